@@ -1,0 +1,168 @@
+"""A spreadsheet-style calculator of LLM inference performance, on DataFrames.
+
+Facts are tables, formulas are data, and every answer is a frame::
+
+    import calc
+
+    calc.analyze("llama-2-7b", "a6000", batch=1, input_len=2048, by="stage")
+    grid = calc.scenarios(model=["llama-2-7b", "opt-6.7b"], hardware=["a100", "h100"], batch=[1, 8, 64])
+    calc.evaluate(grid, by="stage").filter(stage="decode").sort("time_s").collect()
+    print(calc.explain("time_s", calc.scenarios(model="llama-2-7b", hardware="a6000"), stage="decode"))
+    calc.connect().sql("select * from stages where model_id like 'meta%'")
+
+Columns, units and meanings are in ``data/columns.csv``. Every function takes ``data=`` to use another data folder
+than the product's own (or the one that the environment's CALC_DATA names).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from calc.errors import CalcError, DataError, ScenarioError, SheetError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import duckdb
+    import polars as pl
+
+    from calc.explanation import Explanation
+    from calc.tables import Tables
+
+    Folder = str | os.PathLike[str] | None
+
+__version__ = "0.1.0"
+__all__ = [
+    "CalcError", "DataError", "ScenarioError", "SheetError", "analyze", "build_grid", "connect", "evaluate",
+    "explain", "hardware", "models", "precisions", "scenarios", "techniques",
+]  # fmt: skip
+
+
+def models(data: Folder = None) -> pl.DataFrame:
+    """Return the models: a row each, the facts of ``data/models.csv`` and what the exact sheet counts from them.
+
+    Counted are ``n_parameters``, ``n_embedding_parameters``, ``n_head_parameters`` and ``kv_bytes_per_token`` (bytes
+    at 16 bits). Raises DataError where the tables break a rule.
+    """
+    from calc.evaluate import model_facts
+
+    tables = _tables(data)
+    return tables["models"].join(model_facts(tables), on="model_id", how="left", maintain_order="left")
+
+
+def hardware(data: Folder = None) -> pl.DataFrame:
+    """Return the devices: a row each, base units, unknown is NULL. Raises DataError."""
+    return _tables(data)["hardware"]
+
+
+def precisions(data: Folder = None) -> pl.DataFrame:
+    """Return the named precisions: a triple of formats each, for weights, activations and KV cache."""
+    return _tables(data)["precisions"]
+
+
+def techniques(data: Folder = None) -> pl.DataFrame:
+    """Return the techniques that a scenario may name, with what each leaves out."""
+    return _tables(data)["techniques"]
+
+
+def scenarios(data: Folder = None, **lists: object) -> pl.LazyFrame:
+    """Return a grid of questions: every combination of the lists, the first name varying slowest.
+
+    ``model=`` and ``hardware=`` stand for ``model_id`` and ``hardware_id``; ``workload=`` names rows of
+    ``workloads.csv``; a single value is a list of one; ``technique=["a", "b+c", None]`` is three scenarios. Other
+    names are scenario columns and techniques' parameters. Raises ScenarioError.
+    """
+    from calc.scenarios import scenarios as grid
+
+    return grid(_tables(data), **lists)
+
+
+def evaluate(
+    scenarios: pl.DataFrame | pl.LazyFrame,
+    by: str = "operator",
+    sheet: str = "exact",
+    engine: str = "polars",
+    models: pl.DataFrame | None = None,
+    hardware: pl.DataFrame | None = None,
+    data: Folder = None,
+) -> pl.LazyFrame:
+    """Return the answers to a frame of questions, lazily: the frame's own columns, then the results.
+
+    ``by`` is the grain: ``operator`` (a row per stage, part and operator; each is one instance, ``count`` how many
+    the model has), ``stage`` (prefill and one decode step) or ``serving`` (one row per question). Rows keep the
+    questions' order. ``models`` and ``hardware`` add a caller's own rows to the facts. Only the columns that are
+    asked for are computed. Raises CalcError (ScenarioError, DataError, SheetError) for what cannot be asked; an
+    unknown fact is no error: the result is NULL and ``reason`` names it.
+    """
+    from calc.evaluate import evaluate as answers
+
+    tables = _tables(data).extended("models", models).extended("hardware", hardware)
+    return answers(tables, scenarios, by=by, sheet=sheet, engine=engine)
+
+
+def analyze(
+    model: str,
+    hardware: str,
+    batch: int = 1,
+    input_len: int = 1024,
+    output_len: int = 128,
+    precision: str = "w16a16kv16",
+    attention: str = "flash",
+    sheet: str = "exact",
+    by: str = "operator",
+    engine: str = "polars",
+    data: Folder = None,
+    **more: object,
+) -> pl.DataFrame:
+    """Return the answer to one question as a frame; columns, grains and errors as in ``evaluate``.
+
+    ``more`` are further scenario columns: ``technique``, ``cached_len``, ``weight_format``…
+    """
+    asked: Mapping[str, Any] = {
+        "model": model, "hardware": hardware, "batch": batch, "input_len": input_len, "output_len": output_len,
+        "precision": precision, "attention": attention, **more,
+    }  # fmt: skip
+    return evaluate(scenarios(data, **asked), by=by, sheet=sheet, engine=engine, data=data).collect()
+
+
+def explain(
+    cell: str,
+    row: pl.DataFrame | pl.LazyFrame | Mapping[str, object],
+    stage: str | None = None,
+    part: str | None = None,
+    operator: str | None = None,
+    sheet: str = "exact",
+    data: Folder = None,
+) -> Explanation:
+    """Return where a number comes from: formula, the numbers in it, value, unit, source, and the same for precedents.
+
+    ``row`` is one question (a frame of one row, or a mapping of scenario columns); it may be a row of a result, whose
+    ``stage``, ``part`` and ``operator`` then say which number is meant. With an operator the cell is the operator's,
+    with a stage alone the stage's total, with neither the serving answer's. Raises CalcError for an unknown cell.
+    """
+    from calc.explanation import explain as explained
+
+    return explained(_tables(data), cell, row, stage=stage, part=part, operator=operator, sheet=sheet)
+
+
+def connect(grid: str | None = None, data: Folder = None) -> duckdb.DuckDBPyConnection:
+    """Return a DuckDB connection with every table of facts and every view.
+
+    ``scenarios`` is the table of questions behind the views ``operators``, ``stages`` and ``serving`` (and
+    ``llm_viewer_operators``…); ``operators_of('t')``… ask any table or common table expression ``t`` of scenarios.
+    """
+    from calc.database import connect as connected
+
+    return connected(_tables(data), grid)
+
+
+def build_grid(spec: object, out: str | os.PathLike[str]) -> None:
+    """Write a grid of answers as a Parquet dataset. Not part of this version: raises CalcError."""
+    raise CalcError("build_grid comes with a later version; write calc.evaluate(…).sink_parquet(path) for now")
+
+
+def _tables(data: Folder) -> Tables:
+    from calc.tables import load
+
+    return load(data)

@@ -1,0 +1,207 @@
+"""The same answers in DuckDB: tables, views and macros from the same cells.
+
+A program becomes one SELECT with a common table expression per level of cells (never lateral aliases: DuckDB writes
+them out again at every use). ``connect`` gives a connection that holds every table of facts, a table ``scenarios``
+to fill, the views ``operators``, ``stages`` and ``serving`` over it (with the sheet's name in front for other sheets)
+and the macros ``operators_of('table')`` and so on over any table of scenarios.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+
+import duckdb
+import polars as pl
+
+from calc.errors import CalcError
+from calc.evaluate import compiled, result_columns
+from calc.formula import TRUE, Node, to_sql
+from calc.program import GRAINS, LABELS, Program, ResultRow, by_level, result_scope
+from calc.scenarios import DEVICE, FORMATS, ROW, Questions, scenario_columns
+from calc.sheet import fact_columns, load_sheet, sheet_names
+from calc.tables import ROOT, Tables
+
+SQL_TYPES = {"number": "double", "boolean": "boolean", "text": "varchar"}
+QUESTIONS = "__questions"
+GRAIN_VIEWS = {"operator": "operators", "stage": "stages", "serving": "serving"}
+
+
+def answer(tables: Tables, questions: Questions, program: Program) -> pl.DataFrame:
+    """Return ``__row`` and the results of each question, in order, computed by DuckDB."""
+    connection = _facts(tables).cursor()
+    asked = questions.pairs().join(questions.configurations.lazy(), on="__configuration").collect()
+    connection.register(QUESTIONS, asked)
+    query = f"with {', '.join(program_ctes(tables, program, _joined(tables, program, QUESTIONS)))} from answers order by {ROW}, __nth"
+    found = connection.sql(query).pl().drop("__nth")
+    connection.close()
+    return found.with_columns(pl.col(ROW).cast(pl.UInt32))
+
+
+@lru_cache(maxsize=16)
+def _facts(tables: Tables) -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect()
+    for table, frame in tables.frames.items():
+        _create(connection, table, frame)
+    connection.execute(f"create view __devices as select (row_number() over ()) - 1 as {DEVICE}, * from hardware")
+    return connection
+
+
+def _create(connection: duckdb.DuckDBPyConnection, table: str, frame: pl.DataFrame) -> None:
+    connection.register("__frame", frame)
+    connection.execute(f'create table "{table}" as from __frame')
+    connection.unregister("__frame")
+
+
+def _joined(tables: Tables, program: Program, source: str) -> str:
+    """Return the SELECT that gives each question its facts."""
+    columns = ["q.*"]
+    columns += [f'm."{n}"' for n, _ in fact_columns(tables, "models") if n in program.inputs]
+    columns += [f'h."{n}"' for n, _ in fact_columns(tables, "hardware") if n in program.inputs]
+    joins = []
+    for role in FORMATS:
+        alias = role.partition("_")[0]
+        own = [(n, c) for n, c in fact_columns(tables, "formats") if n.startswith(f"{alias}_") and n in program.inputs]
+        columns += [f'"{alias}"."{c}" as "{n}"' for n, c in own]
+        joins.append(f'left join formats as "{alias}" on "{alias}".format_id = q.{role}')
+    return (
+        f"select\n  {', '.join(columns)}\nfrom {source} as q\nleft join models as m on m.model_id = q.model_id\n"
+        f"left join __devices as h on h.{DEVICE} = q.{DEVICE}\n" + "\n".join(joins)
+    )
+
+
+def program_ctes(tables: Tables, program: Program, joined: str, keep: str = "") -> list[str]:
+    """Return the common table expressions of a program; the last, ``answers``, holds ``__row`` and the results.
+
+    ``joined`` is the SELECT of questions with their facts; ``keep`` a column that the answers carry along.
+    """
+    ctes = [f"facts as ({joined})"]
+    last = "facts"
+    for level, columns in enumerate(by_level(program.columns), start=1):
+        cells = ",\n  ".join(f'{sql(c.node)} as "{c.id}"' for c in columns)
+        ctes.append(f"level_{level} as (\nselect *,\n  {cells}\nfrom {last})")
+        last = f"level_{level}"
+    kept = f", {keep}" if keep else ""
+    if not program.late:
+        rows = ",\n".join(_struct(i, r, program.dtypes) for i, r in enumerate(program.rows))
+        ctes.append(f"answers as (\nselect {ROW}{kept}, unnest([\n{rows}], recursive := true)\nfrom {last})")
+        return ctes
+    dtypes = {f: "text" if f in LABELS else "number" for f in program.rows[0].values}
+    rows = ",\n".join(_struct(i, r, dtypes) for i, r in enumerate(program.rows))
+    carried = "".join(f', "{c}"' for c in program.broadcast)
+    ctes.append(f"every_row as (\nselect {ROW}{kept}{carried}, unnest([\n{rows}], recursive := true)\nfrom {last})")
+    ctes.append("row_0 as (select * from every_row where __gate)")
+    last = "row_0"
+    for level, columns in enumerate(by_level(program.late), start=1):
+        cells = ",\n  ".join(f'{sql(c.node)} as "{c.id}"' for c in columns)
+        ctes.append(f"row_{level} as (\nselect *,\n  {cells}\nfrom {last})")
+        last = f"row_{level}"
+    outputs = ",\n  ".join(_typed(n, program.dtypes[c]) + f' as "{c}"' for c, n in program.outputs.items())
+    ctes.append(f"answers as (\nselect {ROW}{kept}, __nth,\n  {outputs}\nfrom {last})")
+    return ctes
+
+
+def _struct(nth: int, row: ResultRow, dtypes: dict[str, str]) -> str:
+    gate = "" if row.gate == TRUE and len(row.values) and "stage" not in LABELS else f"'__gate': {sql(row.gate)}, "
+    gate = gate if any(f == "kind" for f in row.values) else ""
+    fields = ", ".join(f"'{f}': {_typed(n, dtypes[f])}" for f, n in row.values.items())
+    return f"  {{'__nth': {nth}, {gate}{fields}}}"
+
+
+def _typed(node: Node, dtype: str) -> str:
+    return f"cast({sql(node)} as {SQL_TYPES[dtype]})"
+
+
+def sql(node: Node) -> str:
+    """Return a lowered formula as DuckDB text."""
+    return to_sql(node, lambda n: f'"{n}"')
+
+
+def connect(tables: Tables, grid: str | None = None) -> duckdb.DuckDBPyConnection:
+    """Return a connection with every table, the ``scenarios`` to ask, and every view and macro over them."""
+    if grid is not None:
+        raise CalcError("grids come with a later version; connect() without one")
+    connection = duckdb.connect()
+    for table, frame in tables.frames.items():
+        _create(connection, table, frame)
+    connection.execute(f"create view __devices as select (row_number() over ()) - 1 as {DEVICE}, * from hardware")
+    for table, key in (("models", "model_id"), ("hardware", "hardware_id")):
+        connection.execute(_spellings(table, key))
+    columns = scenario_columns(tables)
+    fields = ", ".join(f'"{n}" {SQL_TYPES[str(c["dtype"])]}' for n, c in columns.items())
+    connection.execute(f"create table __scenario_columns ({fields})")
+    connection.execute(
+        "create table scenarios as select w.workload_id, m.model_id, h.hardware_id, w.batch, w.input_len, w.output_len,"
+        " w.cached_len from models as m cross join hardware as h cross join workloads as w"
+    )
+    for title in sheet_names(tables):
+        for by, view in GRAIN_VIEWS.items():
+            name = view if title == "exact" else f"{title}_{view}"
+            connection.execute(f"create macro {name}_of(scenario_table) as table {sheet_query(tables, title, by)}")
+            connection.execute(f"create view {name} as from {name}_of('scenarios')")
+    for view, text in sql_views(ROOT / "sql"):
+        connection.execute(f"create view {view} as {text}")
+    return connection
+
+
+def _spellings(table: str, key: str) -> str:
+    return (
+        f"create view __{table}_spellings as select {key}, lower(trim(unnest(list_append("
+        f"string_split(coalesce(aliases, ''), '|'), {key})))) as spelled from {table}"
+    )
+
+
+def sheet_query(tables: Tables, title: str, by: str) -> str:
+    """Return the SELECT of one grain of one sheet over ``query_table(scenario_table)``, self-contained."""
+    sheet = load_sheet(tables, title)
+    found = [c for c in result_columns(tables, by) if result_scope(sheet, by).find(c) is not None]
+    program = compiled(tables, sheet, by, tuple(found))
+    columns = scenario_columns(tables)
+    defaults = tables["workloads"].row(by_predicate=pl.col("workload_id") == "defaults", named=True)
+    parameters = {r["parameter"]: r["default_value"] for r in tables["parameters"].iter_rows(named=True)}
+    filled = []
+    for column, rule in columns.items():
+        if rule["dtype"] == "number":
+            default = defaults.get(column, parameters.get(column, 1.0))
+            filled.append(f'coalesce(s."{column}", {default:g}) as "{column}"')
+    roles = ", ".join(f"coalesce(lower(s.{r}), p.{r}) as {r}" for r in FORMATS)
+    questions = f"""asked as (
+select * from __scenario_columns union all by name select * from query_table(scenario_table)),
+{QUESTIONS} as (
+select
+  row_number() over () as {ROW},
+  s as __asked,
+  coalesce(m.model_id, error('unknown model ' || s.model_id)) as model_id,
+  coalesce(h.{DEVICE}, error('unknown device ' || s.hardware_id)) as {DEVICE},
+  {', '.join(filled)},
+  coalesce(lower(s.attention), 'flash') as attention,
+  {roles}
+from asked as s
+left join __models_spellings as m on m.spelled = lower(trim(s.model_id))
+left join __hardware_spellings as d on d.spelled = lower(trim(s.hardware_id))
+left join __devices as h on h.hardware_id = d.hardware_id
+left join precisions as p on p.precision_id = coalesce(lower(s.precision), 'w16a16kv16'))"""
+    ctes = [questions, *program_ctes(tables, program, _joined(tables, program, QUESTIONS), "__asked")]
+    results = ", ".join(f'"{c}"' for c in found)
+    return f"with {', '.join(ctes)} select unnest(__asked), {results} from answers order by {ROW}, __nth"
+
+
+def sql_views(folder: Path) -> Iterable[tuple[str, str]]:
+    """Return (name, SELECT) of each file of a folder, each after the views that it reads."""
+    texts = {p.stem: p.read_text(encoding="utf-8") for p in sorted(folder.glob("*.sql"))}
+    done: set[str] = set()
+
+    def visit(view: str) -> Iterable[tuple[str, str]]:
+        if view in done:
+            return
+        done.add(view)
+        header = re.search(r"^-- reads: (.*)$", texts[view], re.MULTILINE)
+        for read in header.group(1).split(", ") if header else []:
+            if read in texts:
+                yield from visit(read)
+        yield view, texts[view]
+
+    for view in texts:
+        yield from visit(view)

@@ -1,0 +1,459 @@
+"""The formula language of the sheets: one scalar SQL expression, as a tree.
+
+The language is the part of SQL that Polars, DuckDB, Spark and a spreadsheet evaluate alike. A formula is parsed
+once; its names are then replaced (by other names, by literals, by whole formulas), constants are folded, and the
+tree is printed again as SQL text, which is the only thing an engine ever sees.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+FUNCTIONS = {
+    "ABS": 1, "CEIL": 1, "FLOOR": 1, "SQRT": 1, "EXP": 1, "LN": 1, "LOG2": 1, "LOG10": 1, "POW": 2, "NULLIF": 2,
+    "IF": 3, "LOWER": 1, "UPPER": 1, "LENGTH": 1, "GREATEST": None, "LEAST": None, "COALESCE": None,
+    "CONCAT": None, "SUM": 1,
+}  # fmt: skip
+"""Functions that every engine evaluates alike, with their number of arguments (None: one or more).
+
+``SUM`` is no column aggregate: it adds its argument over the operators of one pass and is expanded before any
+engine sees it.
+"""
+
+_TOKEN = re.compile(
+    r"\s*(?:(?P<number>\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+)|(?P<name>[A-Za-z_]\w*)|(?P<string>'(?:[^']|'')*')"
+    r"|(?P<mark><>|!=|<=|>=|\|\||[-+*/(),<>=]))"
+)
+_KEYWORDS = {
+    "AND", "OR", "NOT", "CASE", "WHEN", "THEN", "ELSE", "END", "IN", "IS", "NULL", "TRUE", "FALSE", "LIKE", "BETWEEN",
+}  # fmt: skip
+_BINDING = {"OR": 1, "AND": 2, "NOT": 3, "=": 4, "<>": 4, "<": 4, "<=": 4, ">": 4, ">=": 4, "IN": 4, "IS": 4,
+            "LIKE": 4, "BETWEEN": 4, "||": 5, "+": 6, "-": 6, "*": 7, "/": 7, "NEG": 8}  # fmt: skip
+
+
+class FormulaError(ValueError):
+    """A formula that is not in the language; the message says which part and what to write instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One node of a formula's tree.
+
+    ``kind`` is number, string, boolean, null, name, call (functions, operators and keywords alike) or case;
+    ``value`` the literal, the name or the operator; ``children`` the operands (a case's are condition, result,
+    …, and last the ELSE).
+    """
+
+    kind: str
+    value: object = None
+    children: tuple[Node, ...] = ()
+
+    def __str__(self) -> str:
+        """Give the formula as SQL text."""
+        return to_sql(self)
+
+
+NULL = Node("null")
+TRUE = Node("boolean", True)
+FALSE = Node("boolean", False)
+ZERO = Node("number", 0.0)
+
+
+def number(value: float) -> Node:
+    """Return a number literal's node."""
+    return Node("number", float(value))
+
+
+def name(value: str) -> Node:
+    """Return a name's node."""
+    return Node("name", value)
+
+
+def is_literal(node: Node) -> bool:
+    """Tell whether a node is a plain value."""
+    return node.kind in ("number", "string", "boolean", "null")
+
+
+def literal(value: object) -> Node:
+    """Return the node of a Python value: number, boolean, text or None (NULL)."""
+    if value is None:
+        return NULL
+    if isinstance(value, bool):
+        return TRUE if value else FALSE
+    if isinstance(value, int | float):
+        return number(value)
+    return Node("string", str(value))
+
+
+class _Parser:
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.tokens = list(self._tokens())
+        self.at = 0
+
+    def _tokens(self) -> Iterator[tuple[str, str]]:
+        position = 0
+        text = self.text.rstrip()
+        while position < len(text):
+            match = _TOKEN.match(text, position)
+            if match is None:
+                raise FormulaError(f"cannot read {text[position:].strip()[:20]!r}")
+            kind = str(match.lastgroup)
+            token = match.group(kind)
+            if kind == "number" and "." in token:
+                raise FormulaError(
+                    f"decimal-point literal {token}: engines read it as DECIMAL; write it with an exponent, "
+                    f"{_exponent(float(token))}, or name it in constants.csv"
+                )
+            if kind == "name":
+                kind, token = ("word", token.upper()) if token.upper() in _KEYWORDS else (kind, token)
+            yield kind, token
+            position = match.end()
+
+    def peek(self) -> tuple[str, str]:
+        return self.tokens[self.at] if self.at < len(self.tokens) else ("end", "")
+
+    def take(self, *expected: str) -> str:
+        token = self.peek()[1]
+        if expected and token not in expected:
+            raise FormulaError(f"expected {' or '.join(expected)} before {token or 'the end'!r}")
+        self.at += 1
+        return token
+
+    def accept(self, token: str) -> bool:
+        if self.peek()[1] == token and self.peek()[0] in ("word", "mark"):
+            self.at += 1
+            return True
+        return False
+
+    def whole(self) -> Node:
+        node = self.expression(0)
+        if self.peek()[0] != "end":
+            raise FormulaError(f"unexpected {self.peek()[1]!r}")
+        return node
+
+    def expression(self, floor: int) -> Node:
+        left = self.prefix()
+        while True:
+            kind, token = self.peek()
+            if kind not in ("mark", "word"):
+                return left
+            if token == "!=":
+                token = "<>"
+            negated = token == "NOT"
+            strength = 4 if negated else _BINDING.get(token, 0)
+            if strength <= floor or token == "NEG":
+                return left
+            self.at += 1
+            if negated:
+                token = self.take("IN", "LIKE", "BETWEEN")
+            node = self.infix(left, token, strength)
+            left = Node("call", "NOT", (node,)) if negated else node
+
+    def infix(self, left: Node, token: str, strength: int) -> Node:
+        if token == "IS":
+            negated = self.accept("NOT")
+            self.take("NULL")
+            node = Node("call", "IS NULL", (left,))
+            return Node("call", "NOT", (node,)) if negated else node
+        if token == "IN":
+            self.take("(")
+            return Node("call", "IN", (left, *self.arguments()))
+        if token == "BETWEEN":
+            low = self.expression(4)
+            self.take("AND")
+            high = self.expression(4)
+            return Node("call", "AND", (Node("call", ">=", (left, low)), Node("call", "<=", (left, high))))
+        return Node("call", token, (left, self.expression(strength)))
+
+    def arguments(self) -> tuple[Node, ...]:
+        found = [self.expression(0)]
+        while self.take(",", ")") == ",":
+            found.append(self.expression(0))
+        return tuple(found)
+
+    def prefix(self) -> Node:
+        kind, token = self.peek()
+        self.at += 1
+        if kind == "number":
+            return number(float(token))
+        if kind == "string":
+            return Node("string", token[1:-1].replace("''", "'"))
+        if kind == "name":
+            return self.call(token) if self.peek() == ("mark", "(") else name(token)
+        if token == "(":
+            node = self.expression(0)
+            self.take(")")
+            return node
+        if token == "-":
+            return Node("call", "NEG", (self.expression(_BINDING["NEG"]),))
+        if token == "NOT":
+            return Node("call", "NOT", (self.expression(_BINDING["NOT"]),))
+        if token == "CASE":
+            return self.case()
+        constant = {"NULL": NULL, "TRUE": TRUE, "FALSE": FALSE}.get(token)
+        if constant is None:
+            raise FormulaError(f"unexpected {token!r}" if token else "it ends too early")
+        return constant
+
+    def call(self, function: str) -> Node:
+        wanted = FUNCTIONS.get(function.upper(), -1)
+        if wanted == -1:
+            raise FormulaError(
+                f"{function}() is not a function that every engine evaluates alike; there are {', '.join(FUNCTIONS)}"
+            )
+        self.take("(")
+        arguments = self.arguments()
+        if wanted is not None and len(arguments) != wanted:
+            raise FormulaError(f"{function}() takes {wanted} argument(s), not {len(arguments)}")
+        if function.upper() == "IF":
+            return Node("case", None, arguments)
+        return Node("call", function.upper(), arguments)
+
+    def case(self) -> Node:
+        found: list[Node] = []
+        if self.peek()[1] != "WHEN":
+            raise FormulaError("write CASE WHEN condition THEN …, not CASE value WHEN …")
+        while self.accept("WHEN"):
+            found.append(self.expression(0))
+            self.take("THEN")
+            found.append(self.expression(0))
+        found.append(self.expression(0) if self.accept("ELSE") else NULL)
+        self.take("END")
+        return Node("case", None, tuple(found))
+
+
+@lru_cache(maxsize=None)
+def parse(text: str) -> Node:
+    """Return the tree of a formula; raises FormulaError where the text is not in the language."""
+    if not text.strip():
+        raise FormulaError("it is empty")
+    return _Parser(text).whole()
+
+
+def names(node: Node) -> set[str]:
+    """Return the names that a formula reads."""
+    if node.kind == "name":
+        return {str(node.value)}
+    found: set[str] = set()
+    for child in node.children:
+        found |= names(child)
+    return found
+
+
+def replace(node: Node, lookup: Callable[[str], Node]) -> Node:
+    """Return the formula with every name replaced by what ``lookup`` gives for it, and constants folded."""
+    if node.kind == "name":
+        return lookup(str(node.value))
+    if not node.children:
+        return node
+    if node.kind == "case":
+        return _replace_case(node, lookup)
+    return _fold(Node(node.kind, node.value, tuple(replace(child, lookup) for child in node.children)))
+
+
+def _replace_case(node: Node, lookup: Callable[[str], Node]) -> Node:
+    kept: list[Node] = []
+    for condition, result in zip(node.children[:-1:2], node.children[1:-1:2], strict=True):
+        condition = replace(condition, lookup)
+        if condition in (FALSE, NULL):
+            continue
+        result = replace(result, lookup)
+        if condition == TRUE:
+            return Node("case", None, (*kept, result)) if kept else result
+        kept += [condition, result]
+    otherwise = replace(node.children[-1], lookup)
+    return Node("case", None, (*kept, otherwise)) if kept else otherwise
+
+
+def _fold(node: Node) -> Node:
+    """Evaluate what depends on literals alone, and drop what cannot matter (TRUE AND x, x * 0, x + 0)."""
+    operands = node.children
+    fold = _FOLDS.get(str(node.value))
+    if fold is not None:
+        folded = fold(operands)
+        if folded is not None:
+            return folded
+    return node
+
+
+def _fold_and(operands: tuple[Node, ...]) -> Node | None:
+    left, right = operands
+    if FALSE in operands:
+        return FALSE
+    return right if left == TRUE else left if right == TRUE else None
+
+
+def _fold_or(operands: tuple[Node, ...]) -> Node | None:
+    left, right = operands
+    if TRUE in operands:
+        return TRUE
+    return right if left == FALSE else left if right == FALSE else None
+
+
+def _fold_times(operands: tuple[Node, ...]) -> Node | None:
+    left, right = operands
+    if ZERO in operands:
+        return ZERO
+    if left == number(1):
+        return right
+    return left if right == number(1) else _numeric(lambda a, b: a * b)(operands)
+
+
+def _fold_plus(operands: tuple[Node, ...]) -> Node | None:
+    left, right = operands
+    return right if left == ZERO else left if right == ZERO else _numeric(lambda a, b: a + b)(operands)
+
+
+def _fold_divide(operands: tuple[Node, ...]) -> Node | None:
+    left, right = operands
+    if right == number(1) or (left == ZERO and right != ZERO):
+        return left
+    return _numeric(lambda a, b: a / b if b else math.nan)(operands)
+
+
+def _fold_in(operands: tuple[Node, ...]) -> Node | None:
+    if not all(node.kind in ("number", "string", "boolean") for node in operands):
+        return None
+    return TRUE if operands[0] in operands[1:] else FALSE
+
+
+def _numeric(function: Callable[..., float]) -> Callable[[tuple[Node, ...]], Node | None]:
+    def fold(operands: tuple[Node, ...]) -> Node | None:
+        if NULL in operands:
+            return NULL
+        if any(node.kind != "number" for node in operands):
+            return None
+        value = function(*(node.value for node in operands))
+        return number(value) if math.isfinite(value) else None
+
+    return fold
+
+
+def _compare(function: Callable[[object, object], bool]) -> Callable[[tuple[Node, ...]], Node | None]:
+    def fold(operands: tuple[Node, ...]) -> Node | None:
+        left, right = operands
+        if NULL in operands:
+            return NULL
+        if left.kind != right.kind or not (is_literal(left) and is_literal(right)):
+            return None
+        return TRUE if function(left.value, right.value) else FALSE
+
+    return fold
+
+
+def _extreme(function: Callable[..., float]) -> Callable[[tuple[Node, ...]], Node | None]:
+    def fold(operands: tuple[Node, ...]) -> Node | None:
+        known = [node for node in operands if node.kind == "number"]
+        others = tuple(dict.fromkeys(node for node in operands if not is_literal(node)))
+        extreme = (number(function(node.value for node in known)),) if known else ()
+        if not others:
+            return extreme[0] if extreme else NULL
+        if len(others) + len(extreme) == len(operands):
+            return None
+        kept = (*others, *extreme)
+        function_name = "GREATEST" if function is max else "LEAST"
+        return kept[0] if len(kept) == 1 else Node("call", function_name, kept)
+
+    return fold
+
+
+def _fold_coalesce(operands: tuple[Node, ...]) -> Node | None:
+    kept = tuple(node for node in operands if node != NULL)
+    if not kept:
+        return NULL
+    if is_literal(kept[0]) or len(kept) == 1:
+        return kept[0]
+    return Node("call", "COALESCE", kept) if len(kept) < len(operands) else None
+
+
+_FOLDS: dict[str, Callable[[tuple[Node, ...]], Node | None]] = {
+    "AND": _fold_and,
+    "OR": _fold_or,
+    "NOT": lambda o: {TRUE: FALSE, FALSE: TRUE, NULL: NULL}.get(o[0]),
+    "*": _fold_times,
+    "+": _fold_plus,
+    "-": lambda o: o[0] if o[1] == ZERO else _numeric(lambda a, b: a - b)(o),
+    "/": _fold_divide,
+    "NEG": _numeric(lambda a: -a),
+    "=": _compare(lambda a, b: a == b),
+    "<>": _compare(lambda a, b: a != b),
+    "<": _compare(lambda a, b: a < b),  # type: ignore[operator]
+    "<=": _compare(lambda a, b: a <= b),  # type: ignore[operator]
+    ">": _compare(lambda a, b: a > b),  # type: ignore[operator]
+    ">=": _compare(lambda a, b: a >= b),  # type: ignore[operator]
+    "IN": _fold_in,
+    "IS NULL": lambda o: TRUE if o[0] == NULL else FALSE if is_literal(o[0]) else None,
+    "NULLIF": lambda o: None if not (is_literal(o[0]) and is_literal(o[1])) else NULL if o[0] == o[1] else o[0],
+    "GREATEST": _extreme(max),
+    "LEAST": _extreme(min),
+    "COALESCE": _fold_coalesce,
+    "FLOOR": _numeric(math.floor),
+    "CEIL": _numeric(math.ceil),
+}
+
+
+def _exponent(value: float) -> str:
+    """Return a number as a literal that every engine reads as DOUBLE (with an exponent, without a point)."""
+    text = repr(float(value))
+    if "e" in text:
+        mantissa, _, exponent = text.partition("e")
+        power = int(exponent)
+    else:
+        mantissa, power = text, 0
+    whole, _, fraction = mantissa.partition(".")
+    if fraction.strip("0"):
+        fraction = fraction.rstrip("0")
+        whole, power = whole + fraction, power - len(fraction)
+    sign, digits = ("-", whole[1:]) if whole.startswith("-") else ("", whole)
+    return f"{sign}{digits.lstrip('0') or '0'}e{power}"
+
+
+def to_sql(node: Node, render: Callable[[str], str] = str) -> str:
+    """Return a formula as SQL text that Polars and DuckDB read alike; ``render`` writes each name."""
+    return _print(node, 0, render)
+
+
+def _print(node: Node, floor: int, render: Callable[[str], str]) -> str:
+    value = node.value
+    if node.kind == "number":
+        text = _exponent(float(str(value)))
+        return f"({text})" if text.startswith("-") else text
+    if node.kind == "string":
+        return "'" + str(value).replace("'", "''") + "'"
+    if node.kind == "boolean":
+        return "TRUE" if value else "FALSE"
+    if node.kind == "null":
+        return "NULL"
+    if node.kind == "name":
+        return render(str(value))
+    if node.kind == "case":
+        *branches, otherwise = (_print(child, 0, render) for child in node.children)
+        pairs = zip(branches[::2], branches[1::2], strict=True)
+        tail = "" if otherwise == "NULL" else f" ELSE {otherwise}"
+        return "CASE " + " ".join(f"WHEN {c} THEN {r}" for c, r in pairs) + tail + " END"
+    return _print_call(str(value), node.children, floor, render)
+
+
+def _print_call(value: str, operands: tuple[Node, ...], floor: int, render: Callable[[str], str]) -> str:
+    strength = _BINDING.get(value)
+    if value == "IS NULL":
+        text, strength = f"{_print(operands[0], 4, render)} IS NULL", 4
+    elif value == "NOT" and operands[0].kind == "call" and operands[0].value == "IS NULL":
+        text, strength = f"{_print(operands[0].children[0], 4, render)} IS NOT NULL", 4
+    elif value == "IN":
+        items = ", ".join(_print(item, 0, render) for item in operands[1:])
+        text = f"{_print(operands[0], 4, render)} IN ({items})"
+    elif value == "NOT":
+        text = f"NOT {_print(operands[0], 3, render)}"
+    elif value == "NEG":
+        text = f"-{_print(operands[0], 8, render)}"
+    elif strength is not None:
+        text = f"{_print(operands[0], strength - 1, render)} {value} {_print(operands[1], strength, render)}"
+    else:
+        return f"{value}({', '.join(_print(item, 0, render) for item in operands)})"
+    return f"({text})" if strength is not None and strength <= floor else text

@@ -1,0 +1,285 @@
+"""A sheet compiled: every cell that a result needs, named once, in the order in which it can be computed.
+
+Lowering resolves each name in its scope, puts literals in their place, folds what is constant and gives every
+distinct formula one column, whoever asks for it: key and value projections of equal shape, or cells that do not
+depend on the stage, are computed once. Cells that read nothing of the device are marked, so that a grid computes
+them once per configuration instead of once per device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from calc.errors import CalcError, SheetError, closest
+from calc.formula import FALSE, TRUE, ZERO, Node, is_literal, name, names, number, replace
+from calc.sheet import QUANTITIES, Alias, Cell, Scope, Sheet, constant_value
+
+LABELS = ("stage", "part", "operator", "kind", "class")
+"""What names an operator's row; the other fields are numbers."""
+STAGES = ("prefill", "decode")
+"""The stages that results show; a sheet may have more, which only other cells read."""
+
+
+@dataclass
+class Column:
+    """A computed column: its formula over inputs and earlier columns, and the level at which it can be computed."""
+
+    id: str
+    node: Node
+    on_hardware: bool
+    level: int = 0
+
+
+@dataclass
+class ResultRow:
+    """One row of a result for each question: the condition under which it exists, and its fields."""
+
+    gate: Node
+    values: dict[str, Node]
+
+
+class Program:
+    """What an engine runs.
+
+    First the wide ``columns`` of each question, level by level; then its ``rows``; then, on those rows, the ``late``
+    columns; at last the ``outputs``, result column → what holds it.
+    """
+
+    def __init__(
+        self, columns: list[Column], rows: list[ResultRow], late: list[Column], outputs: dict[str, Node]
+    ) -> None:
+        self.columns, self.rows, self.late, self.outputs = columns, rows, late, outputs
+        self.dtypes: dict[str, str] = {}
+        own = {c.id for c in columns} | {c.id for c in late} | {f for r in rows for f in r.values}
+        early = [c.node for c in columns] + [n for r in rows for n in (r.gate, *r.values.values())]
+        after = [c.node for c in late] + list(outputs.values())
+        self.inputs = {n for node in early + after for n in names(node)} - own
+        """Every name that is read and that no column computes."""
+        fields = {f for r in rows for f in r.values}
+        self.broadcast = sorted(
+            {n for node in after for n in names(node)} - fields - {c.id for c in late} if late else set()
+        )
+        """Columns and inputs of the question that its rows carry along."""
+        on_device = [c.node for c in columns if c.on_hardware]
+        on_device += [n for r in rows for n in (r.gate, *r.values.values())]
+        free = {c.id for c in columns if not c.on_hardware} | self.inputs
+        self.carried = sorted(({n for node in on_device for n in names(node)} | set(self.broadcast)) & free)
+        """Device-independent columns and inputs that the rest reads."""
+
+    def levels(self, on_hardware: bool) -> list[list[Column]]:
+        """Return the wide columns that do, or do not, depend on the device, level by level."""
+        return by_level([c for c in self.columns if c.on_hardware == on_hardware])
+
+
+def by_level(columns: list[Column]) -> list[list[Column]]:
+    """Return columns in groups that can be computed at once, in order."""
+    found: dict[int, list[Column]] = {}
+    for column in columns:
+        found.setdefault(column.level, []).append(column)
+    return [found[level] for level in sorted(found)]
+
+
+class Compiler:
+    """Lowers cells of one sheet to columns."""
+
+    def __init__(self, sheet: Sheet, hardware_inputs: set[str]) -> None:
+        self.sheet, self.hardware_inputs = sheet, hardware_inputs
+        self._columns: dict[Node, Column] = {}
+        self._by_id: dict[str, Column] = {}
+        self._memo: dict[tuple[Scope, str], Node] = {}
+        self._stack: list[tuple[Scope, str, Cell]] = []
+
+    def lower(self, scope: Scope, wanted: str) -> Node:
+        """Return the literal, input or column that holds a name's value in a scope; raises SheetError."""
+        found = scope.find(wanted)
+        if found is None:
+            raise self._unknown(scope, wanted)
+        definition, home = found
+        if isinstance(definition, Node) and (is_literal(definition) or definition.kind == "name"):
+            return definition
+        key = (home, wanted)
+        if key not in self._memo:
+            if isinstance(definition, Alias):
+                self._memo[key] = self._lower_alias(definition)
+            elif isinstance(definition, Node):
+                self._memo[key] = self.column(self.lower_tree(home, definition), f"{home.label}__{wanted}")
+            else:
+                self._memo[key] = self._lower_cell(home, wanted, definition)
+        return self._memo[key]
+
+    def _lower_alias(self, alias: Alias) -> Node:
+        value = self.lower(alias.scope, alias.name)
+        if alias.condition is None or value == ZERO:
+            return value
+        condition = self.lower(alias.scope, alias.condition)
+        node = replace(Node("case", None, (condition, value, ZERO)), name)
+        return self.column(node, f"{alias.scope.label}__{alias.name}_if_applied")
+
+    def _lower_cell(self, home: Scope, wanted: str, cell: Cell) -> Node:
+        path = [(s, n) for s, n, _ in self._stack]
+        if (home, wanted) in path:
+            loop = [n for _, n in path[path.index((home, wanted)) :]] + [wanted]
+            raise SheetError(cell.file, cell.key, f"is a cycle: {' → '.join(loop)}")
+        if cell.file.endswith("constants.csv"):
+            return constant_value(cell)
+        self._stack.append((home, wanted, cell))
+        try:
+            return self.column(self.lower_tree(home, cell.tree()), f"{home.label}__{wanted}")
+        finally:
+            self._stack.pop()
+
+    def lower_tree(self, scope: Scope, tree: Node) -> Node:
+        """Return a formula with every name lowered and every ``SUM(…)`` written out over the operators."""
+        sums: dict[str, Node] = {}
+
+        def mark(node: Node) -> Node:
+            if node.kind == "call" and node.value == "SUM":
+                key = f"\0{len(sums)}"
+                sums[key] = self._sum(scope, node.children[0])
+                return name(key)
+            return Node(node.kind, node.value, tuple(mark(c) for c in node.children)) if node.children else node
+
+        return replace(mark(tree), lambda n: sums[n] if n in sums else self.lower(scope, n))
+
+    def _sum(self, scope: Scope, term: Node) -> Node:
+        """Return the sum of a term over the operators; what is multiplied by the same count is added up first."""
+        groups: dict[Node, Node] = {}
+        stage, _, tail = scope.label.partition("__")
+        for part in self.sheet.parts:
+            for operator in self.sheet.operators(part.block):
+                if tail == "total":
+                    inner = self.sheet.operator_scope(stage, part, operator)
+                else:
+                    inner = self.sheet.generation_scope(part, operator)
+                factor, value = number(1), self.lower_tree(inner, term)
+                if value.kind == "call" and value.value == "*":
+                    factor, value = value.children
+                value = self.column(value, f"{inner.label}__term")
+                groups[factor] = _added(groups.get(factor, ZERO), value)
+        total = ZERO
+        for factor, value in groups.items():
+            value = self.column(value, f"{scope.label}__sum")
+            total = _added(total, replace(Node("call", "*", (factor, value)), name))
+        return total
+
+    def _unknown(self, scope: Scope, wanted: str) -> CalcError:
+        reason = f"unknown name {wanted!r}{closest(wanted, scope.known())}"
+        if not self._stack:
+            return CalcError(reason)
+        cell = self._stack[-1][2]
+        return SheetError(cell.file, cell.key, reason)
+
+    def column(self, node: Node, label: str) -> Node:
+        """Return the column that holds a lowered formula, made now if it is new; literals and names stand alone."""
+        if is_literal(node) or node.kind == "name":
+            return node
+        if node not in self._columns:
+            unique, n = label, 2
+            while unique in self._by_id:
+                unique, n = f"{label}_{n}", n + 1
+            made = Column(unique, node, any(self._on_hardware(n) for n in names(node)))
+            self._columns[node] = self._by_id[unique] = made
+        return name(self._columns[node].id)
+
+    def _on_hardware(self, read: str) -> bool:
+        return self._by_id[read].on_hardware if read in self._by_id else read in self.hardware_inputs
+
+    def needed(self, wanted: set[str]) -> list[Column]:
+        """Return the columns that the wanted names rest on, in order."""
+        kept: list[Column] = []
+        for column in reversed(self._by_id.values()):
+            if column.id in wanted:
+                kept.append(column)
+                wanted = wanted | names(column.node)
+        return kept[::-1]
+
+
+def _added(left: Node, right: Node) -> Node:
+    return replace(Node("call", "+", (left, right)), name)
+
+
+def levelled(columns: list[Column], outputs: set[str]) -> list[Column]:
+    """Return columns with their levels; a cell that only one other reads is written into its reader."""
+    uses: dict[str, int] = {}
+    readers: dict[str, Column] = {}
+    for column in columns:
+        _count(column.node, uses)
+        readers |= dict.fromkeys(names(column.node), column)
+    inlined: dict[str, Node] = {}
+    found: list[Column] = []
+    levels: dict[str, int] = {}
+    for column in columns:
+        node = replace(column.node, lambda n: inlined.get(n, name(n)))
+        reader = readers.get(column.id)
+        alone = uses.get(column.id) == 1 and column.id not in outputs
+        if alone and reader is not None and reader.on_hardware == column.on_hardware:
+            inlined[column.id] = node
+            continue
+        levels[column.id] = 1 + max((levels.get(n, 0) for n in names(node)), default=0)
+        found.append(Column(column.id, node, column.on_hardware, levels[column.id]))
+    return found
+
+
+def _count(node: Node, uses: dict[str, int]) -> None:
+    if node.kind == "name":
+        uses[str(node.value)] = uses.get(str(node.value), 0) + 1
+    for child in node.children:
+        _count(child, uses)
+
+
+def operator_program(compiler: Compiler, columns: list[str]) -> Program:
+    """Return the program whose rows are a question's stages × parts × operators.
+
+    Shapes and quantities are computed side by side for all operators, the roofline once on their rows.
+    """
+    sheet, rows = compiler.sheet, []
+    fields = (*LABELS, "count", "stored", *QUANTITIES)
+    for stage in STAGES:
+        for part in sheet.parts:
+            for operator in sheet.operators(part.block):
+                scope = sheet.operator_scope(stage, part, operator)
+                gate = compiler.lower(scope, "applies")
+                if gate != FALSE:
+                    rows.append(ResultRow(gate, {f: compiler.lower(scope, f) for f in fields}))
+    on_rows = Scope("row", {**{f: name(f) for f in fields}, **sheet.roofline}, sheet.scenario_scope())
+    outputs = {c: compiler.lower(on_rows, c) for c in columns if on_rows.find(c) is not None}
+    late_ids = {c.id for c in compiler.needed({n for o in outputs.values() for n in names(o)}) if c.id.startswith("row__")}
+    direct = {n for o in outputs.values() for n in names(o)}
+    late = [c for c in compiler.needed(direct) if c.id in late_ids]
+    wide = {n for r in rows for node in (r.gate, *r.values.values()) for n in names(node)}
+    wide |= {n for node in [c.node for c in late] + list(outputs.values()) for n in names(node)} - late_ids
+    early = [c for c in compiler.needed(wide) if c.id not in late_ids]
+    return Program(levelled(early, wide), rows, levelled(late, direct), outputs)
+
+
+def stage_program(compiler: Compiler, columns: list[str]) -> Program:
+    """Return the program whose rows are a question's stages."""
+    return _wide_program(compiler, [compiler.sheet.totals_scope(s) for s in STAGES], columns)
+
+
+def serving_program(compiler: Compiler, columns: list[str]) -> Program:
+    """Return the program whose one row is the answer to a question."""
+    return _wide_program(compiler, [compiler.sheet.serving_scope()], columns)
+
+
+def _wide_program(compiler: Compiler, scopes: list[Scope], columns: list[str]) -> Program:
+    rows = [ResultRow(TRUE, {c: compiler.lower(s, c) for c in columns if s.find(c) is not None}) for s in scopes]
+    wanted = {n for row in rows for node in row.values.values() for n in names(node)}
+    return Program(levelled(compiler.needed(wanted), wanted), rows, [], {c: name(c) for c in rows[0].values})
+
+
+def result_scope(sheet: Sheet, by: str) -> Scope:
+    """Return a scope that knows the names which results of a grain may show."""
+    if by == "operator":
+        part = sheet.parts[0]
+        return sheet.operator_scope(STAGES[0], part, sheet.operators(part.block)[0])
+    return sheet.serving_scope() if by == "serving" else sheet.totals_scope(STAGES[0])
+
+
+GRAINS: dict[str, tuple[str, Callable[[Compiler, list[str]], Program]]] = {
+    "operator": ("operators", operator_program),
+    "stage": ("stages", stage_program),
+    "serving": ("serving", serving_program),
+}
+"""Grain → the dictionary's name of the result, and what compiles it."""

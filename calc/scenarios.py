@@ -1,0 +1,308 @@
+"""Questions: a grid of scenarios from lists, and a user's frame made ready for the engines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import polars as pl
+
+from calc.errors import ScenarioError, closest
+from calc.tables import Tables, spellings
+
+SHORT = {"model": "model_id", "hardware": "hardware_id", "workload": "workload_id"}
+IDS = {"model_id": "models", "hardware_id": "hardware"}
+FORMATS = ("weight_format", "activation_format", "kv_format")
+LIMIT = 1e9
+ROW, CONFIGURATION, DEVICE = "__row", "__configuration", "__device"
+
+
+@dataclass(frozen=True)
+class Questions:
+    """A user's scenarios and what the engines read of them.
+
+    A configuration is all of a question but its device: ``configurations`` has one row each (``__configuration``,
+    canonical ids, every default filled in, the three formats). A row asks one configuration of one device. Where the
+    scenarios are a grid, ``run`` configurations repeat for each of ``devices`` (rows of the device table), block
+    after block; else ``places`` says which configuration and device each row asks.
+    """
+
+    asked: pl.DataFrame
+    configurations: pl.DataFrame
+    devices: list[int]
+    run: int
+    places: pl.DataFrame | None
+
+    def batches(self, rows: int) -> Iterator[Questions]:
+        """Return the questions in consecutive batches of about so many rows."""
+        period = self.run * len(self.devices)
+        if self.places is None:
+            blocks = max(rows // period, 1)
+            for first in range(0, max(self.asked.height // period, 1), blocks):
+                asked = self.asked.slice(first * period, blocks * period)
+                mine = self.configurations.slice(first * self.run, blocks * self.run)
+                mine = mine.with_columns(pl.col(CONFIGURATION) - first * self.run)
+                yield Questions(asked, mine, self.devices, self.run, None)
+            return
+        for first in range(0, max(self.asked.height, 1), rows):
+            places = self.places.slice(first, rows).with_columns(pl.col(ROW) - first)
+            mine = self.configurations.join(places, on=CONFIGURATION, how="semi")
+            yield Questions(self.asked.slice(first, rows), mine, self.devices, self.run, places)
+
+    def stacks(self) -> list[tuple[tuple[str, ...], Questions]]:
+        """Return each stack of techniques that occurs, with the questions that ask for it."""
+        texts = self.configurations["technique"].unique(maintain_order=True).to_list()
+        found: dict[tuple[str, ...], list[str | None]] = {}
+        for text in texts:
+            found.setdefault(stack_of(text), []).append(text)
+        if len(found) == 1:
+            return [(stack, self) for stack in found]
+        kept = [pl.col("technique").is_in(own, nulls_equal=True) for own in found.values()]
+        return [
+            (s, replace(self, configurations=self.configurations.filter(k))) for s, k in zip(found, kept, strict=True)
+        ]
+
+    def pairs(self) -> pl.LazyFrame:
+        """Return one row per question: ``__row``, ``__configuration``, ``__device``."""
+        own = self.configurations.lazy().select(CONFIGURATION)
+        if self.places is not None:
+            return self.places.lazy().join(own, on=CONFIGURATION, how="semi")
+        device = pl.LazyFrame({DEVICE: self.devices, "nth": range(len(self.devices))}, schema_overrides={DEVICE: pl.UInt32})
+        return own.join(device, how="cross").select(self.row(), CONFIGURATION, DEVICE)
+
+    def row(self) -> pl.Expr:
+        """Return the row of a grid that asks ``__configuration`` of its ``nth`` device."""
+        configuration, period = pl.col(CONFIGURATION).cast(pl.Int64), self.run * len(self.devices)
+        row = configuration // self.run * period + pl.col("nth") * self.run + configuration % self.run
+        return row.cast(pl.UInt32).alias(ROW)
+
+
+def scenarios(tables: Tables, **lists: object) -> pl.LazyFrame:
+    """Return a grid of questions: the product of all lists, one column each, the first name varying slowest.
+
+    ``model`` and ``hardware`` stand for ``model_id`` and ``hardware_id``; ``workload`` names rows of
+    ``workloads.csv``, whose batch and lengths it brings. A single value is a list of one; None in ``technique`` is
+    no technique. Raises ScenarioError for a name that is no scenario column.
+    """
+    known = scenario_columns(tables)
+    frame: pl.LazyFrame | None = None
+    for given, values in lists.items():
+        column = SHORT.get(given, given)
+        if column != "workload_id" and column not in known:
+            raise ScenarioError(f"{given!r} is no scenario column{closest(given, [*known, *SHORT])}")
+        axis = _axis(tables, given, column, values)
+        frame = axis if frame is None else frame.join(axis, how="cross", maintain_order="left_right")
+    return frame if frame is not None else pl.LazyFrame()
+
+
+def _axis(tables: Tables, given: str, column: str, values: object) -> pl.LazyFrame:
+    listed = list(values) if isinstance(values, Iterable) and not isinstance(values, str | bytes) else [values]
+    if not listed:
+        raise ScenarioError(f"{given}: the list is empty; give at least one value")
+    if column == "workload_id":
+        workloads = tables["workloads"]
+        _known("workload", listed, workloads["workload_id"].to_list())
+        wanted = pl.DataFrame({column: listed}, schema={column: pl.String})
+        return wanted.join(workloads, on=column, how="left", maintain_order="left").lazy().select(
+            column, *(pl.col(c).cast(pl.Int64) for c in ("batch", "input_len", "output_len", "cached_len"))
+        )  # fmt: skip
+    try:
+        return pl.LazyFrame({column: pl.Series(column, listed, dtype=None if _any(listed) else pl.String)})
+    except (TypeError, pl.exceptions.PolarsError) as error:
+        raise ScenarioError(f"{given}: the values {listed!r} are not all of one kind") from error
+
+
+def _any(values: list[object]) -> bool:
+    return any(v is not None for v in values)
+
+
+def scenario_columns(tables: Tables) -> dict[str, Mapping[str, object]]:
+    """Return what a question may say: the dictionary's scenario columns, then the parameters of techniques."""
+    found: dict[str, Mapping[str, object]] = {str(c["column_name"]): c for c in tables.columns("scenarios")}
+    for row in tables["parameters"].iter_rows(named=True):
+        found[row["parameter"]] = {"dtype": "number", "is_integer": False, **row}
+    return found
+
+
+def prepare(tables: Tables, frame: pl.DataFrame | pl.LazyFrame, results: Iterable[str]) -> Questions:
+    """Return a user's scenarios ready for the engines.
+
+    Raises ScenarioError for an unknown id, format or precision (with the closest names), a size out of range, a
+    fraction where a whole number is due, a missing id column, or a user's column that bears a result's name.
+    """
+    asked = frame.lazy().collect()
+    known = scenario_columns(tables)
+    for required in IDS:
+        if required not in asked.columns:
+            raise ScenarioError(f"the scenarios have no column {required!r}; each row needs a model and a device")
+    clash = [c for c in asked.columns if c not in known and (c in set(results) or c.startswith("__"))]
+    if clash:
+        raise ScenarioError(f"your column {clash[0]!r} bears the name of a result; rename it")
+    mine = asked.select(c for c in asked.columns if c in known)
+    run = _grid_run(mine)
+    if run:
+        period = run * asked["hardware_id"].gather_every(run).n_unique()
+        distinct = mine.drop("hardware_id").filter(pl.int_range(pl.len()) % period < run)
+        devices, places = _devices(tables, asked["hardware_id"].slice(0, period).gather_every(run)).to_list(), None
+    else:
+        rest = mine.drop("hardware_id")
+        distinct = rest.unique(maintain_order=True).with_row_index(CONFIGURATION)
+        index = rest.join(distinct, on=rest.columns, how="left", nulls_equal=True, maintain_order="left")[CONFIGURATION]
+        devices = []
+        places = pl.DataFrame({CONFIGURATION: index, DEVICE: _devices(tables, asked["hardware_id"])}).with_row_index(ROW)
+    configurations = _canonical(tables, distinct, known)
+    _check_lengths(configurations)
+    return Questions(asked, configurations, devices, run, places)
+
+
+def _canonical(tables: Tables, distinct: pl.DataFrame, known: Mapping[str, Mapping[str, object]]) -> pl.DataFrame:
+    made = {c: _numbers(distinct, c, known[c], _default(tables, c)) for c in known if known[c]["dtype"] == "number"}
+    made["model_id"] = _identifiers(tables, distinct, "model_id")
+    made["attention"] = _choice(distinct, "attention", ["eager", "flash"], "flash")
+    made |= _formats(tables, distinct)
+    named = "technique" in distinct.columns
+    made["technique"] = distinct["technique"].cast(pl.String) if named else pl.lit(None, pl.String)
+    return distinct.select(**made).with_row_index(CONFIGURATION)
+
+
+def _grid_run(asked: pl.DataFrame) -> int:
+    """Return how many rows in a row ask the same device, if every device is asked the same; else 0.
+
+    A grid with the device among its axes repeats each run of rows for one device after the other, so every column
+    but the device's equals itself a run earlier. Finding that is many times cheaper than looking for distinct rows.
+    """
+    device = asked["hardware_id"]
+    run = _run_length(device)
+    each = device.gather_every(run) if run else device
+    period = run * each.n_unique()
+    if not run or asked.height % period or each.head(period // run).n_unique() * run != period:
+        return 0
+    place = pl.int_range(pl.len()) % period
+    same = [(pl.col(c).eq_missing(pl.col(c).shift(run)) | (place < run)).all() for c in asked.columns if c != "hardware_id"]
+    same.append(pl.col("hardware_id").eq(pl.col("hardware_id").shift(1)).or_(place % run == 0).all())
+    same.append(pl.col("hardware_id").eq(pl.col("hardware_id").shift(period)).or_(pl.int_range(pl.len()) < period).all())
+    return run if all(asked.select(s.alias(str(i)) for i, s in enumerate(same)).row(0)) else 0
+
+
+def _run_length(column: pl.Series) -> int:
+    seen = 1
+    while seen < column.len():
+        changed = column.slice(0, 2 * seen) != column[0]
+        if changed.any():
+            return int(changed.arg_max() or 0)
+        seen *= 2
+    return column.len()
+
+
+def _devices(tables: Tables, given: pl.Series) -> pl.Series:
+    unique = given.cast(pl.String).unique()
+    canonical = _identifiers(tables, unique.to_frame("hardware_id"), "hardware_id").to_list()
+    places = {h: i for i, h in enumerate(tables["hardware"]["hardware_id"].to_list())}
+    return given.cast(pl.String).replace_strict(unique, [places[h] for h in canonical], return_dtype=pl.UInt32)
+
+
+def stack_of(text: str | None) -> tuple[str, ...]:
+    """Return the techniques that a scenario's ``technique`` names, in order."""
+    return tuple(t.strip() for t in (text or "").split("+") if t.strip())
+
+
+@lru_cache(maxsize=4096)
+def _default(tables: Tables, column: str) -> float | None:
+    declared = tables["parameters"].filter(pl.col("parameter") == column)
+    if declared.height:
+        return float(declared["default_value"][0])
+    sizes = tables["workloads"].row(by_predicate=pl.col("workload_id") == "defaults", named=True)
+    return float(sizes.get(column, 1.0))
+
+
+def _numbers(asked: pl.DataFrame, column: str, rule: Mapping[str, object], default: float | None) -> pl.Series | pl.Expr:
+    if column not in asked.columns:
+        return pl.lit(default, pl.Float64)
+    given = asked[column]
+    if given.dtype == pl.Boolean or not (given.dtype.is_numeric() or given.dtype in (pl.String, pl.Null)):
+        raise ScenarioError(f"{column}: {given.dtype} values are not numbers")
+    values = given.cast(pl.Float64, strict=False)
+    if values.null_count() > given.null_count():
+        wrong = given.filter(values.is_null() & given.is_not_null())[0]
+        raise ScenarioError(f"{column}: {wrong!r} is not a number")
+    low = float(str(rule["minimum"])) if rule["minimum"] is not None else -LIMIT
+    high = float(str(rule["maximum"])) if rule["maximum"] is not None else LIMIT
+    smallest, largest = values.min(), values.max()
+    if values.is_nan().any():
+        raise ScenarioError(f"{column}: NaN is not a number")
+    if isinstance(smallest, float) and smallest < low:
+        raise ScenarioError(f"{column}: {smallest:g} is below {low:g}")
+    if isinstance(largest, float) and largest > high:
+        if low == high:
+            raise ScenarioError(f"{column}: {largest:g} is not supported by this version; only {high:g} is")
+        raise ScenarioError(f"{column}: {largest:g} is above {high:g}")
+    if rule["is_integer"] and given.dtype.is_float() | (given.dtype == pl.String):
+        fractions = values.filter(values != values.floor())
+        if fractions.len():
+            raise ScenarioError(f"{column}: {fractions[0]:g} is not a whole number")
+    return values.fill_null(default) if given.null_count() else values
+
+
+def _identifiers(tables: Tables, asked: pl.DataFrame, column: str) -> pl.Series:
+    table = IDS[column]
+    spelled = {s: row[0] for row in tables[table].select(column, "aliases").iter_rows() for s in spellings(*row)}
+    given = asked[column].cast(pl.String)
+    unique = given.unique().to_list()
+    what = "model" if table == "models" else "device"
+    if None in unique:
+        raise ScenarioError(f"{column}: a row names no {what}")
+    unknown = [g for g in unique if g.strip().lower() not in spelled]
+    if unknown:
+        raise ScenarioError(f"unknown {what} {unknown[0]!r}{closest(unknown[0], tables[table][column].to_list())}")
+    canonical = {g: spelled[g.strip().lower()] for g in unique}
+    changed = {g: c for g, c in canonical.items() if g != c}
+    return given.replace(changed) if changed else given
+
+
+def _known(what: str, given: Iterable[object], known: list[str]) -> None:
+    for value in given:
+        if value is not None and value not in known:
+            raise ScenarioError(f"unknown {what} {value!r}{closest(str(value), known)}; there are {', '.join(known)}")
+
+
+def _choice(asked: pl.DataFrame, column: str, known: list[str], default: str) -> pl.Series | pl.Expr:
+    if column not in asked.columns:
+        return pl.lit(default)
+    given = asked[column].cast(pl.String).str.to_lowercase().fill_null(default)
+    _known(column, given.unique().to_list(), known)
+    return given
+
+
+def _formats(tables: Tables, asked: pl.DataFrame) -> dict[str, pl.Series | pl.Expr]:
+    precisions = {r["precision_id"]: r for r in tables["precisions"].iter_rows(named=True)}
+    precision = _choice(asked, "precision", list(precisions), "w16a16kv16")
+    formats = tables["formats"]["format_id"].to_list()
+    found: dict[str, pl.Series | pl.Expr] = {}
+    for role in FORMATS:
+        if isinstance(precision, pl.Series):
+            named: pl.Series | pl.Expr = precision.replace_strict(
+                list(precisions), [p[role] for p in precisions.values()], return_dtype=pl.String
+            )
+        else:
+            named = pl.lit(precisions["w16a16kv16"][role])
+        if role in asked.columns:
+            own = asked[role].cast(pl.String).str.to_lowercase()
+            _known("format", own.unique().to_list(), formats)
+            named = own.fill_null(named) if isinstance(named, pl.Series) else pl.lit(own).fill_null(named)
+        found[role] = named
+    return found
+
+
+def _check_lengths(points: pl.DataFrame) -> None:
+    empty = (points["input_len"] == 0) & (points["output_len"] == 0)
+    if empty.any():
+        raise ScenarioError(f"row {empty.arg_max()}: input_len and output_len are both 0; there is nothing to do")
+    cached = points["cached_len"]
+    over = (cached > 0) & (cached >= points["input_len"])
+    if over.any():
+        row = over.arg_max()
+        raise ScenarioError(
+            f"row {row}: cached_len {cached[row]:g} leaves no token of input_len {points['input_len'][row]:g} to "
+            "compute; cache at most one token less"
+        )

@@ -1,0 +1,413 @@
+"""A sheet: the cells of one folder of ``data/sheets``, with the patches of a stack of techniques applied."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from calc.errors import CalcError, DataError, SheetError, closest
+from calc.formula import FormulaError, Node, literal, name, names, number, parse, replace
+from calc.tables import Tables, read_csv
+
+KEYS = {
+    "constants": ("name",), "scenario": ("cell",), "stages": ("stage", "cell"), "parts": ("part",),
+    "blocks": ("block", "cell"), "bindings": ("part", "cell"), "operators": ("block", "operator"), "kinds": ("kind",),
+    "roofline": ("cell",), "totals": ("cell",), "generation": ("cell",), "serving": ("cell",),
+}  # fmt: skip
+"""The files of a sheet and the fields that identify a row in each; a patch's key is these, joined by dots."""
+
+CELL_FIELDS = ("formula", "unit", "label", "note", "source_id")
+AXES = ("instances", "rows", "inner", "cols", "pairs", "vector", "operands", "bias", "read", "held")
+QUANTITIES = (
+    "matrix_ops", "vector_ops", "weight_elements", "bias_elements", "weight_read_elements", "bias_read_elements",
+    "activation_read_elements", "activation_write_elements", "cache_read_elements", "cache_write_elements",
+    "cache_elements", "cache_token_elements",
+)  # fmt: skip
+FIELDS = {
+    "constants": ("name", "value", "unit", "label", "note", "source_id"),
+    "parts": ("part", "block", "count", "stored", "applies", "label", "note", "source_id"),
+    "bindings": ("part", "cell", "formula", "note", "source_id"),
+    "operators": ("block", "operator", "kind", *AXES, "split", "inputs", "applies", "label", "note", "source_id"),
+    "kinds": ("kind", "class", *QUANTITIES, "label", "note", "source_id"),
+}
+AXIS_UNITS = dict.fromkeys(AXES, "") | {"vector": "op"}
+QUANTITY_UNITS = dict.fromkeys(QUANTITIES, "") | {"matrix_ops": "op", "vector_ops": "op"}
+PREVIOUS = "previous"
+"""In a patch's formula: what the cell held before."""
+
+Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: where it stands, its formula, and what the reader is told about it."""
+
+    file: str
+    key: str
+    name: str
+    formula: str
+    unit: str
+    label: str
+    note: str = ""
+    source_id: str = ""
+
+    def tree(self) -> Node:
+        """Return the parsed formula; raises SheetError that names this cell."""
+        try:
+            return parse(self.formula)
+        except FormulaError as error:
+            raise SheetError(self.file, self.key, f"{error} in {self.formula!r}") from error
+
+
+@dataclass(frozen=True)
+class Part:
+    """An entry of a model's bill: a block, how often it runs and how often it is held in memory."""
+
+    name: str
+    block: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Operator:
+    """An operator of a block: a kind with a shape."""
+
+    name: str
+    block: str
+    kind: str
+    label: str
+    inputs: str
+
+
+@dataclass(frozen=True)
+class Alias:
+    """A name that stands for a name of another scope, or for nothing (0) where a condition of that scope fails."""
+
+    scope: Scope
+    name: str
+    condition: str | None = None
+
+
+Definition = Cell | Node | Alias
+
+
+class Scope:
+    """Names in force at one place of the sheet; what is not here is looked up in the parent."""
+
+    def __init__(self, label: str, cells: Mapping[str, Definition], parent: Scope | None) -> None:
+        self.label, self.cells, self.parent = label, cells, parent
+
+    def find(self, wanted: str) -> tuple[Definition, Scope] | None:
+        """Return the definition of a name and the scope that holds it."""
+        scope: Scope | None = self
+        while scope is not None:
+            if wanted in scope.cells:
+                return scope.cells[wanted], scope
+            scope = scope.parent
+        return None
+
+    def known(self) -> set[str]:
+        """Return every name in force here."""
+        return set(self.cells) | (self.parent.known() if self.parent else set())
+
+
+class Sheet:
+    """The cells of one sheet in one data folder, with techniques applied, and the scopes they live in."""
+
+    def __init__(self, title: str, rows: dict[str, list[Row]], inputs: Iterable[str]) -> None:
+        self.name, self.rows = title, rows
+        self.inputs = frozenset(inputs)
+        self.constants = {r["name"]: r for r in rows["constants"]}
+        self.parts = [Part(r["part"], r["block"], r["label"]) for r in rows["parts"]]
+        self.stages = list(dict.fromkeys(r["stage"] for r in rows["stages"] if r["stage"] != "*"))
+        self.totals = self._cells("totals")
+        self.serving = self._cells("serving")
+        self.roofline = self._cells("roofline")
+        self._operators: dict[str, list[Operator]] = {}
+        for row in rows["operators"]:
+            found = Operator(row["operator"], row["block"], row["kind"], row["label"], row["inputs"])
+            self._operators.setdefault(row["block"], []).append(found)
+        self._root = self._scenario_scope()
+        self._stage_scopes: dict[str, Scope] = {}
+        self._part_scopes: dict[tuple[str, str], Scope] = {}
+        self._operator_scopes: dict[tuple[str, str, str], Scope] = {}
+        self._totals_scopes: dict[str, Scope] = {}
+        self._generation_scopes: dict[tuple[str, str], Scope] = {}
+        self._serving_scope: Scope | None = None
+
+    def path(self, file: str) -> str:
+        """Return the name of one of this sheet's files as messages give it."""
+        return f"sheets/{self.name}/{file}.csv"
+
+    def operators(self, block: str) -> list[Operator]:
+        """Return the operators of a block, in order."""
+        return self._operators.get(block, [])
+
+    def _cells(self, file: str, **where: str) -> dict[str, Cell]:
+        return {
+            r["cell"]: self._cell(file, r, "formula", r["cell"])
+            for r in self.rows[file]
+            if all(r[k] == v for k, v in where.items())
+        }
+
+    def _cell(self, file: str, row: Row, column: str, cell: str, unit: str | None = None) -> Cell:
+        key = ".".join(row[k] for k in KEYS[file])
+        if column not in ("formula", "value"):
+            key = f"{key}.{column}"
+        unit = row.get("unit", "") if unit is None else unit
+        return Cell(
+            self.path(file), key, cell, row[column] or "0", unit, row.get("label", ""), row["note"], row["source_id"]
+        )
+
+    def _scenario_scope(self) -> Scope:
+        constants: dict[str, Definition] = {}
+        for row in self.rows["constants"]:
+            constants[row["name"]] = self._cell("constants", row, "value", row["name"])
+        inputs: dict[str, Definition] = {i: name(i) for i in self.inputs}
+        return Scope("scenario", self._cells("scenario"), Scope("inputs", constants | inputs, None))
+
+    def scenario_scope(self) -> Scope:
+        """Return the scope of one question: inputs, facts, constants and the cells derived from them."""
+        return self._root
+
+    def stage_scope(self, stage: str) -> Scope:
+        """Return the scope of one stage: the question's names and the stage's cells."""
+        if stage not in self._stage_scopes:
+            own: dict[str, Definition] = {**self._cells("stages", stage="*"), **self._cells("stages", stage=stage)}
+            self._stage_scopes[stage] = Scope(stage, own | {"stage": literal(stage)}, self._root)
+        return self._stage_scopes[stage]
+
+    def part_scope(self, stage: str, part: Part) -> Scope:
+        """Return the scope of a part in a stage: its block's cells, overridden by the part's own bindings."""
+        key = (stage, part.name)
+        if key not in self._part_scopes:
+            row = next(r for r in self.rows["parts"] if r["part"] == part.name)
+            own: dict[str, Definition] = {c: self._cell("parts", row, c, c, "") for c in ("count", "stored")}
+            own["part_applies"] = self._cell("parts", row, "applies", "applies", "")
+            own |= {"part": literal(part.name), "block": literal(part.block)}
+            declared = self._cells("blocks", block=part.block)
+            for bound in (r for r in self.rows["bindings"] if r["part"] == part.name):
+                if bound["cell"] not in declared:
+                    raise SheetError(
+                        self.path("bindings"),
+                        f"{part.name}.{bound['cell']}",
+                        f"block {part.block!r} declares no such cell{closest(bound['cell'], declared)}",
+                    )
+                base = declared[bound["cell"]]
+                declared[bound["cell"]] = self._cell("bindings", bound, "formula", base.name, base.unit)
+            self._part_scopes[key] = Scope(f"{stage}__{part.name}", own | declared, self.stage_scope(stage))
+        return self._part_scopes[key]
+
+    def operator_scope(self, stage: str, part: Part, operator: Operator) -> Scope:
+        """Return the scope of an operator of a part in a stage: its shape, its kind's quantities, its roofline."""
+        key = (stage, part.name, operator.name)
+        if key not in self._operator_scopes:
+            row = next(
+                r for r in self.rows["operators"] if (r["block"], r["operator"]) == (operator.block, operator.name)
+            )
+            kind = next((r for r in self.rows["kinds"] if r["kind"] == operator.kind), None)
+            if kind is None:
+                known = [r["kind"] for r in self.rows["kinds"]]
+                raise SheetError(
+                    self.path("operators"),
+                    f"{operator.block}.{operator.name}",
+                    f"unknown kind {operator.kind!r}{closest(operator.kind, known)}",
+                )
+            shape: dict[str, Definition] = {a: self._cell("operators", row, a, a, AXIS_UNITS[a]) for a in AXES}
+            shape["operator_applies"] = self._cell("operators", row, "applies", "applies", "")
+            shape["applies"] = parse("part_applies AND operator_applies")
+            shape |= {q: self._cell("kinds", kind, q, q, QUANTITY_UNITS[q]) for q in QUANTITIES}
+            shape |= {"operator": literal(operator.name), "kind": literal(kind["kind"]), "class": literal(kind["class"])}
+            label = f"{stage}__{part.name}__{operator.name}"
+            inner = Scope(label, shape, self.part_scope(stage, part))
+            # what does not apply counts nothing: decided here once, not again in every cell that reads it
+            own: dict[str, Definition] = {q: Alias(inner, q, "applies") for q in (*QUANTITIES, "count", "stored")}
+            self._operator_scopes[key] = Scope(label, own | self.roofline, inner)
+        return self._operator_scopes[key]
+
+
+    def totals_scope(self, stage: str) -> Scope:
+        """Return the scope of a stage's totals; their ``SUM(…)`` adds over the operators of that stage."""
+        if stage not in self._totals_scopes:
+            self._totals_scopes[stage] = Scope(f"{stage}__total", self.totals, self.stage_scope(stage))
+        return self._totals_scopes[stage]
+
+    def serving_scope(self) -> Scope:
+        """Return the scope of a question's answer: its cells, and ``<stage>_<total>`` for every stage's totals."""
+        if self._serving_scope is None:
+            totals = {f"{s}_{t}": Alias(self.totals_scope(s), t) for s in self.stages for t in self.totals}
+            self._serving_scope = Scope("serving", {**totals, **self.serving}, self._root)
+        return self._serving_scope
+
+    def generation_scope(self, part: Part, operator: Operator) -> Scope:
+        """Return the scope of an operator over a whole answer: ``<stage>_<cell>`` is its cell in that stage."""
+        key = (part.name, operator.name)
+        if key in self._generation_scopes:
+            return self._generation_scopes[key]
+        cells: dict[str, Definition] = {
+            f"{s}_{c}": Alias(self.operator_scope(s, part, operator), c) for s in self.stages for c in self.roofline
+        }
+        own = self.operator_scope("decode", part, operator)
+        cells |= {c: Alias(own, c) for c in ("count", "stored")}
+        label = f"generation__{part.name}__{operator.name}"
+        self._generation_scopes[key] = Scope(label, {**cells, **self._cells("generation")}, self._root)
+        return self._generation_scopes[key]
+
+
+def sheet_names(tables: Tables) -> list[str]:
+    """Return the names of the sheets in a data folder, ``exact`` first."""
+    found = sorted(p.name for p in (tables.folder / "sheets").iterdir() if p.is_dir())
+    return sorted(found, key=lambda n: n != "exact")
+
+
+def load_sheet(tables: Tables, title: str = "exact", techniques: tuple[str, ...] = ()) -> Sheet:
+    """Return a sheet with a stack of techniques applied in order.
+
+    Raises SheetError for a cell that cannot be, ScenarioError-like CalcError for an unknown sheet or technique.
+    """
+    folder = tables.folder / "sheets" / title
+    if not title or not folder.is_dir():
+        known = sheet_names(tables)
+        raise CalcError(f"unknown sheet {title!r}{closest(title, known)}; there are {', '.join(known)}")
+    stamp = tuple((p.name, p.stat().st_mtime_ns) for p in sorted(folder.glob("*.csv")))
+    return _load_sheet(tables, title, techniques, stamp)
+
+
+@lru_cache(maxsize=256)
+def _load_sheet(tables: Tables, title: str, techniques: tuple[str, ...], stamp: object) -> Sheet:
+    rows = {f: [dict(r) for r in found] for f, found in _read_rows(tables.folder / "sheets" / title, stamp).items()}
+    _apply(tables, title, rows, techniques)
+    _unique(title, rows)
+    return Sheet(title, rows, input_names(tables, techniques))
+
+
+@lru_cache(maxsize=32)
+def _read_rows(folder: Path, _stamp: object) -> dict[str, list[Row]]:
+    violations: list[str] = []
+    rows: dict[str, list[Row]] = {}
+    for file, keys in KEYS.items():
+        frame = read_csv(folder / f"{file}.csv", violations)
+        if frame is None:
+            continue
+        wanted = FIELDS.get(file, (*keys, *CELL_FIELDS))
+        missing = [c for c in wanted if c not in frame.columns]
+        violations += [f"sheets/{folder.name}/{file}.csv: column {c!r} is missing" for c in missing]
+        rows[file] = [{k: (v or "").strip() for k, v in r.items()} for r in frame.iter_rows(named=True)]
+    if violations:
+        raise DataError(violations)
+    return rows
+
+
+def input_names(tables: Tables, techniques: Iterable[str] = ()) -> set[str]:
+    """Return the names that a sheet may read: scenario columns, facts of model, device and formats, parameters."""
+    found: set[str] = set()
+    for table in ("scenarios", "models", "hardware", "formats"):
+        found |= {n for n, _ in fact_columns(tables, table)}
+    chosen = set(techniques)
+    return found | {
+        p for t, p in tables["parameters"].select("technique_id", "parameter").iter_rows() if t in chosen
+    }
+
+
+def fact_columns(tables: Tables, table: str) -> list[tuple[str, str]]:
+    """Return (name in the sheets, column of the table) for every fact that sheets may read from a table.
+
+    Keys, labels, notes and sources are for readers, not for formulas. A format's facts bear the role's name:
+    ``weight_bits``, ``activation_bits``, ``kv_bits``.
+    """
+    columns = [str(c["column_name"]) for c in tables.columns(table) if c["dtype"] != "text" or c["column_name"] in TEXTS]
+    if table == "formats":
+        return [(f"{role}_{c}", c) for role in ("weight", "activation", "kv") for c in columns]
+    return [(c, c) for c in columns]
+
+
+TEXTS = {"family", "norm_type", "attention", "weight_format", "activation_format", "kv_format"}
+"""Text facts that formulas may read; other text is for people."""
+
+
+def _apply(tables: Tables, title: str, rows: dict[str, list[Row]], techniques: tuple[str, ...]) -> None:
+    known = tables["techniques"]["technique_id"].to_list()
+    touched: dict[tuple[str, str, str], str] = {}
+    for technique in techniques:
+        if technique not in known:
+            raise CalcError(f"unknown technique {technique!r}{closest(technique, known)}; there are {', '.join(known)}")
+        patches = [p for p in tables["patches"].iter_rows(named=True) if p["technique_id"] == technique]
+        own = [p for p in patches if p["sheet"] == title]
+        if not own:
+            raise CalcError(f"technique {technique!r} has no meaning on the sheet {title!r}; use the sheet 'exact'")
+        for patch in own:
+            _patch(title, rows, patch, touched)
+
+
+def _patch(
+    title: str, rows: dict[str, list[Row]], patch: dict[str, str], touched: dict[tuple[str, str, str], str]
+) -> None:
+    technique, file, key, column = patch["technique_id"], patch["file"], patch["key"], patch["column"] or ""
+    where = f"technique {technique}, {file}.{key}"
+    if file not in KEYS:
+        raise SheetError("patches.csv", where, f"there is no sheet file {file!r}{closest(file, KEYS)}")
+    hits = [r for r in rows[file] if ".".join(r[k] for k in KEYS[file]) == key]
+    if patch["action"] == "add":
+        _add(rows[file], hits, patch, where)
+        return
+    if len(hits) != 1:
+        every = [".".join(r[k] for k in KEYS[file]) for r in rows[file]]
+        raise SheetError("patches.csv", where, f"hits {len(hits)} rows of sheets/{title}, not one{closest(key, every)}")
+    formula = patch["formula"] or ""
+    first = touched.setdefault((file, key, column), technique)
+    reads_previous = bool(re.search(rf"\b{PREVIOUS}\b", formula))
+    if first != technique and not reads_previous:
+        raise SheetError(
+            "patches.csv", where, f"{first!r} has changed this cell already and {technique!r} does not say how they combine; write it over {PREVIOUS!r}"
+        )  # fmt: skip
+    if patch["action"] == "remove":
+        rows[file].remove(hits[0])
+    elif column not in hits[0]:
+        raise SheetError("patches.csv", where, f"there is no column {column!r}{closest(column, hits[0])}")
+    elif reads_previous:
+        previous = parse(hits[0][column] or "0")
+        hits[0][column] = str(replace(parse(formula), lambda n: previous if n == PREVIOUS else name(n)))
+    else:
+        hits[0][column] = formula
+
+
+def _add(rows: list[Row], hits: list[Row], patch: dict[str, str], where: str) -> None:
+    column = patch["column"] or ""
+    if not rows or column not in rows[0]:
+        raise SheetError("patches.csv", where, f"there is no column {column!r}")
+    keys = KEYS[patch["file"]]
+    if hits and hits[0].get("_added_by") != patch["technique_id"]:
+        raise SheetError("patches.csv", where, "adds a row that is already there")
+    if not hits:
+        parts = patch["key"].split(".", len(keys) - 1)
+        if len(parts) != len(keys):
+            raise SheetError("patches.csv", where, f"its key must be {'.'.join(keys)}")
+        hits = [dict.fromkeys(rows[0], "") | dict(zip(keys, parts, strict=True)) | {"_added_by": patch["technique_id"]}]
+        rows.append(hits[0])
+    hits[0][column] = patch["formula"] or ""
+
+
+def _unique(title: str, rows: dict[str, list[Row]]) -> None:
+    for file, keys in KEYS.items():
+        seen: set[str] = set()
+        for row in rows[file]:
+            key = ".".join(row[k] for k in keys)
+            if key in seen:
+                raise SheetError(f"sheets/{title}/{file}.csv", key, "is defined twice")
+            seen.add(key)
+
+
+def cell_reads(cell: Cell) -> set[str]:
+    """Return the names that a cell reads; raises SheetError where it cannot be parsed."""
+    return names(cell.tree())
+
+
+def constant_value(cell: Cell) -> Node:
+    """Return a constant's node; raises SheetError where its value is no number."""
+    try:
+        return number(float(cell.formula))
+    except ValueError:
+        raise SheetError(cell.file, cell.key, f"{cell.formula!r} is not a number") from None
