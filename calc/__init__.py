@@ -45,7 +45,7 @@ def models(data: Folder = None) -> pl.DataFrame:
     Counted are ``n_parameters``, ``n_embedding_parameters``, ``n_head_parameters`` and ``kv_bytes_per_token`` (bytes
     at 16 bits). Raises DataError where the tables break a rule.
     """
-    from calc.evaluate import model_facts
+    from calc.evaluation import model_facts
 
     tables = _tables(data)
     return tables["models"].join(model_facts(tables), on="model_id", how="left", maintain_order="left")
@@ -73,7 +73,7 @@ def scenarios(data: Folder = None, **lists: object) -> pl.LazyFrame:
     ``workloads.csv``; a single value is a list of one; ``technique=["a", "b+c", None]`` is three scenarios. Other
     names are scenario columns and techniques' parameters. Raises ScenarioError.
     """
-    from calc.scenarios import scenarios as grid
+    from calc.questions import scenarios as grid
 
     return grid(_tables(data), **lists)
 
@@ -95,7 +95,7 @@ def evaluate(
     asked for are computed. Raises CalcError (ScenarioError, DataError, SheetError) for what cannot be asked; an
     unknown fact is no error: the result is NULL and ``reason`` names it.
     """
-    from calc.evaluate import evaluate as answers
+    from calc.evaluation import evaluate as answers
 
     tables = _tables(data).extended("models", models).extended("hardware", hardware)
     return answers(tables, scenarios, by=by, sheet=sheet, engine=engine)

@@ -17,15 +17,19 @@ import duckdb
 import polars as pl
 
 from calc.errors import CalcError
-from calc.evaluate import compiled, result_columns
+from calc.evaluation import compiled, result_columns
 from calc.formula import TRUE, Node, to_sql
 from calc.program import GRAINS, LABELS, Program, ResultRow, by_level, result_scope
-from calc.scenarios import DEVICE, FORMATS, ROW, Questions, scenario_columns
+from calc.questions import DEVICE, FORMATS, ROW, Questions, scenario_columns
 from calc.sheet import fact_columns, load_sheet, sheet_names
 from calc.tables import ROOT, Tables
 
 SQL_TYPES = {"number": "double", "boolean": "boolean", "text": "varchar"}
 QUESTIONS = "__questions"
+IN_SHORT = """create macro in_short(x) as case
+when x >= 1e12 then printf('%.0fT', x / 1e12) when x >= 1e9 then printf('%.0fG', x / 1e9)
+when x >= 1e6 then printf('%.0fM', x / 1e6) when x >= 1e3 then printf('%.0fK', x / 1e3) else printf('%.0f', x) end"""
+"""How the survey prints a number: 68.7e9 as 69G."""
 GRAIN_VIEWS = {"operator": "operators", "stage": "stages", "serving": "serving"}
 
 
@@ -129,19 +133,18 @@ def connect(tables: Tables, grid: str | None = None) -> duckdb.DuckDBPyConnectio
     connection.execute(f"create view __devices as select (row_number() over ()) - 1 as {DEVICE}, * from hardware")
     for table, key in (("models", "model_id"), ("hardware", "hardware_id")):
         connection.execute(_spellings(table, key))
+    connection.execute(IN_SHORT)
     columns = scenario_columns(tables)
     fields = ", ".join(f'"{n}" {SQL_TYPES[str(c["dtype"])]}' for n, c in columns.items())
     connection.execute(f"create table __scenario_columns ({fields})")
-    connection.execute(
-        "create table scenarios as select w.workload_id, m.model_id, h.hardware_id, w.batch, w.input_len, w.output_len,"
-        " w.cached_len from models as m cross join hardware as h cross join workloads as w"
-    )
+    views = dict(sql_views(ROOT / "sql"))
+    connection.execute(f"create table scenarios as {views.pop('scenarios')}")
     for title in sheet_names(tables):
         for by, view in GRAIN_VIEWS.items():
             name = view if title == "exact" else f"{title}_{view}"
             connection.execute(f"create macro {name}_of(scenario_table) as table {sheet_query(tables, title, by)}")
             connection.execute(f"create view {name} as from {name}_of('scenarios')")
-    for view, text in sql_views(ROOT / "sql"):
+    for view, text in views.items():
         connection.execute(f"create view {view} as {text}")
     return connection
 

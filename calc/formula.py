@@ -418,10 +418,15 @@ def to_sql(node: Node, render: Callable[[str], str] = str) -> str:
     return _print(node, 0, render)
 
 
-def _print(node: Node, floor: int, render: Callable[[str], str]) -> str:
+def to_text(node: Node, render: Callable[[str], str] = str) -> str:
+    """Return a formula as a person would type it: plain numbers, and IF for a choice of two."""
+    return _print(node, 0, render, plain=True)
+
+
+def _print(node: Node, floor: int, render: Callable[[str], str], plain: bool = False) -> str:
     value = node.value
     if node.kind == "number":
-        text = _exponent(float(str(value)))
+        text = f"{value:.10g}" if plain else _exponent(float(str(value)))
         return f"({text})" if text.startswith("-") else text
     if node.kind == "string":
         return "'" + str(value).replace("'", "''") + "'"
@@ -432,28 +437,35 @@ def _print(node: Node, floor: int, render: Callable[[str], str]) -> str:
     if node.kind == "name":
         return render(str(value))
     if node.kind == "case":
-        *branches, otherwise = (_print(child, 0, render) for child in node.children)
+        *branches, otherwise = (_print(child, 0, render, plain) for child in node.children)
+        if plain and len(branches) == 2:
+            return f"IF({branches[0]}, {branches[1]}, {otherwise})"
         pairs = zip(branches[::2], branches[1::2], strict=True)
         tail = "" if otherwise == "NULL" else f" ELSE {otherwise}"
         return "CASE " + " ".join(f"WHEN {c} THEN {r}" for c, r in pairs) + tail + " END"
-    return _print_call(str(value), node.children, floor, render)
+    return _print_call(str(value), node.children, floor, render, plain)
 
 
-def _print_call(value: str, operands: tuple[Node, ...], floor: int, render: Callable[[str], str]) -> str:
+def _print_call(
+    value: str, operands: tuple[Node, ...], floor: int, render: Callable[[str], str], plain: bool
+) -> str:
+    def shown(node: Node, least: int) -> str:
+        return _print(node, least, render, plain)
+
     strength = _BINDING.get(value)
     if value == "IS NULL":
-        text, strength = f"{_print(operands[0], 4, render)} IS NULL", 4
+        text, strength = f"{shown(operands[0], 4)} IS NULL", 4
     elif value == "NOT" and operands[0].kind == "call" and operands[0].value == "IS NULL":
-        text, strength = f"{_print(operands[0].children[0], 4, render)} IS NOT NULL", 4
+        text, strength = f"{shown(operands[0].children[0], 4)} IS NOT NULL", 4
     elif value == "IN":
-        items = ", ".join(_print(item, 0, render) for item in operands[1:])
-        text = f"{_print(operands[0], 4, render)} IN ({items})"
+        items = ", ".join(shown(item, 0) for item in operands[1:])
+        text = f"{shown(operands[0], 4)} IN ({items})"
     elif value == "NOT":
-        text = f"NOT {_print(operands[0], 3, render)}"
+        text = f"NOT {shown(operands[0], 3)}"
     elif value == "NEG":
-        text = f"-{_print(operands[0], 8, render)}"
+        text = f"-{shown(operands[0], 8)}"
     elif strength is not None:
-        text = f"{_print(operands[0], strength - 1, render)} {value} {_print(operands[1], strength, render)}"
+        text = f"{shown(operands[0], strength - 1)} {value} {shown(operands[1], strength)}"
     else:
-        return f"{value}({', '.join(_print(item, 0, render) for item in operands)})"
+        return f"{value}({', '.join(shown(item, 0) for item in operands)})"
     return f"({text})" if strength is not None and strength <= floor else text

@@ -145,23 +145,25 @@ class Compiler:
     def _sum(self, scope: Scope, term: Node) -> Node:
         """Return the sum of a term over the operators; what is multiplied by the same count is added up first."""
         groups: dict[Node, Node] = {}
-        stage, _, tail = scope.label.partition("__")
-        for part in self.sheet.parts:
-            for operator in self.sheet.operators(part.block):
-                if tail == "total":
-                    inner = self.sheet.operator_scope(stage, part, operator)
-                else:
-                    inner = self.sheet.generation_scope(part, operator)
-                factor, value = number(1), self.lower_tree(inner, term)
-                if value.kind == "call" and value.value == "*":
-                    factor, value = value.children
-                value = self.column(value, f"{inner.label}__term")
-                groups[factor] = _added(groups.get(factor, ZERO), value)
+        for inner in self.summed_scopes(scope):
+            factor, value = number(1), self.lower_tree(inner, term)
+            if value.kind == "call" and value.value == "*":
+                factor, value = value.children
+            value = self.column(value, f"{inner.label}__term")
+            groups[factor] = _added(groups.get(factor, ZERO), value)
         total = ZERO
         for factor, value in groups.items():
             value = self.column(value, f"{scope.label}__sum")
             total = _added(total, replace(Node("call", "*", (factor, value)), name))
         return total
+
+    def summed_scopes(self, scope: Scope) -> list[Scope]:
+        """Return the operators' scopes that a ``SUM(…)`` in a scope adds over: of a stage, or of a whole answer."""
+        stage, _, tail = scope.label.partition("__")
+        bill = [(p, o) for p in self.sheet.parts for o in self.sheet.operators(p.block)]
+        if tail == "total":
+            return [self.sheet.operator_scope(stage, p, o) for p, o in bill]
+        return [self.sheet.generation_scope(p, o) for p, o in bill]
 
     def _unknown(self, scope: Scope, wanted: str) -> CalcError:
         reason = f"unknown name {wanted!r}{closest(wanted, scope.known())}"

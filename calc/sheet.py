@@ -158,9 +158,10 @@ class Sheet:
         if column not in ("formula", "value"):
             key = f"{key}.{column}"
         unit = row.get("unit", "") if unit is None else unit
-        return Cell(
-            self.path(file), key, cell, row[column] or "0", unit, row.get("label", ""), row["note"], row["source_id"]
-        )
+        label = row.get("label", "")
+        if column not in ("formula", "value"):
+            label = f"{column.replace('_', ' ').capitalize()} of “{label}”"
+        return Cell(self.path(file), key, cell, row[column] or "0", unit, label, row["note"], row["source_id"])
 
     def _scenario_scope(self) -> Scope:
         constants: dict[str, Definition] = {}
@@ -251,7 +252,7 @@ class Sheet:
             f"{s}_{c}": Alias(self.operator_scope(s, part, operator), c) for s in self.stages for c in self.roofline
         }
         own = self.operator_scope("decode", part, operator)
-        cells |= {c: Alias(own, c) for c in ("count", "stored")}
+        cells |= {c: Alias(own, c) for c in ("count", "stored", "operator", "part", "applies")}
         label = f"generation__{part.name}__{operator.name}"
         self._generation_scopes[key] = Scope(label, {**cells, **self._cells("generation")}, self._root)
         return self._generation_scopes[key]

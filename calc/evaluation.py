@@ -16,7 +16,7 @@ from polars.io.plugins import register_io_source
 from calc.errors import CalcError
 from calc.formula import TRUE, Node, to_sql
 from calc.program import GRAINS, LABELS, Column, Compiler, Program, ResultRow, by_level, result_scope
-from calc.scenarios import CONFIGURATION, DEVICE, FORMATS, ROW, Questions, prepare
+from calc.questions import CONFIGURATION, DEVICE, FORMATS, ROW, Questions, prepare
 from calc.sheet import Sheet, fact_columns, load_sheet
 from calc.tables import DTYPES, Tables
 
@@ -126,6 +126,13 @@ def _with_facts(tables: Tables, configurations: pl.DataFrame, inputs: set[str]) 
         facts = tables["formats"].lazy().select(pl.col("format_id").alias(column), *(pl.col(c).alias(n) for n, c in own))
         frame = frame.join(facts, on=column, how="left")
     return frame
+
+
+def with_device_facts(tables: Tables, questions: Questions, inputs: set[str]) -> pl.LazyFrame:
+    """Return each question with every fact of its model, its formats and its device."""
+    hardware = tables["hardware"].lazy().select("hardware_id", *(n for n, _ in fact_columns(tables, "hardware")))
+    frame = questions.pairs().join(_with_facts(tables, questions.configurations, inputs), on=CONFIGURATION)
+    return frame.join(hardware.with_row_index(DEVICE), on=DEVICE)
 
 
 def _expressions(level: list[Column]) -> list[pl.Expr]:

@@ -1,0 +1,281 @@
+"""The command line: ``python -m calc COMMAND …``; ``python -m calc COMMAND --help`` says what each takes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from calc.errors import CalcError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+SCENARIO_OPTIONS = (
+    "batch", "input-len", "output-len", "cached-len", "precision", "weight-format", "activation-format", "kv-format",
+    "attention", "technique", "tp", "pp", "ep", "dp",
+)  # fmt: skip
+WRITERS = (".csv", ".parquet", ".json")
+SHOWN = {
+    "operator": ("stage", "part", "operator", "count", "ops", "memory_bytes", "arithmetic_intensity", "compute_format",
+                 "attainable_ops_per_s", "time_s", "bound"),
+    "stage": ("stage", "ops", "memory_bytes", "time_s", "floor_s", "mfu", "mbu", "bound", "memory_consumption_bytes"),
+    "serving": ("ttft_s", "tpot_s", "e2e_s", "output_tokens_per_s", "weight_memory_bytes", "kv_cache_bytes"),
+}  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0, or 2 with a message on standard error for a user's mistake."""
+    options = _parser().parse_args(arguments)
+    if getattr(options, "data", None):
+        os.environ["CALC_DATA"] = options.data
+    try:
+        options.run(options)
+        sys.stdout.flush()
+    except CalcError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m calc", description="What an LLM costs to run, what limits it, what would help."
+    )
+    parser.add_argument("--data", metavar="DIR", help="data folder to use instead of the product's own")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    analyze = commands.add_parser("analyze", help="operators, stages or serving figures of one model on one device")
+    _scenario(analyze)
+    analyze.add_argument("--by", default="operator", help="operator (default), stage or serving")
+    analyze.add_argument("--engine", default="polars", help="polars (default) or duckdb")
+    analyze.add_argument("--output", metavar="FILE", help="write every column to FILE (.csv, .parquet, .json)")
+    analyze.add_argument("--report", metavar="FILE", help="write the whole analysis as one document (.md, .html)")
+    analyze.set_defaults(run=_analyze)
+
+    explain = commands.add_parser("explain", help="where a number comes from: formula, numbers, precedents, sources")
+    explain.add_argument("cell", help="name of the cell, such as time_s")
+    _scenario(explain)
+    explain.add_argument("--stage", help="prefill or decode; without, the serving answer's cell")
+    explain.add_argument("--operator", help="the operator's cell instead of the stage's total")
+    explain.add_argument("--part", help="the part whose operator is meant, where several parts have it")
+    explain.set_defaults(run=_explain)
+
+    sql = commands.add_parser("sql", help="a query over every table and view")
+    sql.add_argument("query", nargs="?", help="the SELECT")
+    sql.add_argument("--file", help="read the SELECT from a file")
+    sql.add_argument("--param", action="append", default=[], metavar="NAME=VALUE", help="value of $NAME in the query")
+    sql.add_argument("--output", metavar="FILE", help="write the result to FILE (.csv, .parquet, .json)")
+    sql.set_defaults(run=_sql)
+
+    check = commands.add_parser("check", help="check tables and sheets, then show each device's and model's key figures")
+    check.set_defaults(run=_check)
+
+    for table, key in (("models", "model_id"), ("hardware", "hardware_id")):
+        listing = commands.add_parser(table, help=f"list the {table}")
+        listing.add_argument("--like", default="", help="only those whose id or alias contains this")
+        listing.add_argument("--output", metavar="FILE", help="write every column to FILE (.csv, .parquet, .json)")
+        listing.set_defaults(run=_list, table=table, key=key)
+    return parser
+
+
+def _scenario(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="model id or alias")
+    parser.add_argument("hardware", help="device id or alias")
+    for option in SCENARIO_OPTIONS:
+        parser.add_argument(f"--{option}", metavar="N" if option.endswith(("len", "p", "batch")) else "NAME")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="parameter of a technique")
+    parser.add_argument("--sheet", default="exact", help="exact (default) or llm_viewer, the paper's accounting")
+
+
+def _asked(options: argparse.Namespace) -> dict[str, object]:
+    asked: dict[str, object] = {"model": options.model, "hardware": options.hardware}
+    for option in SCENARIO_OPTIONS:
+        value = getattr(options, option.replace("-", "_"))
+        if value is not None:
+            asked[option.replace("-", "_")] = value
+    return asked | _pairs(options.set)
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    for text in texts:
+        if "=" not in text:
+            raise CalcError(f"{text!r} is not NAME=VALUE")
+    return {t.partition("=")[0]: t.partition("=")[2] for t in texts}
+
+
+def _analyze(options: argparse.Namespace) -> None:
+    import calc
+
+    for target, endings in ((options.output, WRITERS), (options.report, (".md", ".html"))):
+        _writable(target, endings)
+    asked = _asked(options)
+    question = calc.scenarios(**asked)  # type: ignore[arg-type]
+    found = calc.evaluate(question, by=options.by, sheet=options.sheet, engine=options.engine).collect()
+    if options.report:
+        from calc.report import report
+
+        _write_text(options.report, report(asked, options.sheet, Path(options.report).suffix))
+    if options.output:
+        write(found, options.output)
+    if not options.output and not options.report:
+        _print(found, options.by)
+
+
+def _explain(options: argparse.Namespace) -> None:
+    import calc
+
+    question = calc.scenarios(**_asked(options))  # type: ignore[arg-type]
+    place = {"stage": options.stage, "part": options.part, "operator": options.operator}
+    print(calc.explain(options.cell, question, sheet=options.sheet, **place))
+
+
+def _sql(options: argparse.Namespace) -> None:
+    import duckdb
+
+    import calc
+
+    if (options.query is None) == (options.file is None):
+        raise CalcError("give one query: as an argument, or with --file")
+    _writable(options.output, WRITERS)
+    query = options.query
+    if options.file:
+        try:
+            query = Path(options.file).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CalcError(f"{options.file}: cannot be read ({error})") from error
+    try:
+        found = calc.connect().sql(query, params=_pairs(options.param) or None)
+        frame = found.pl() if found is not None else None
+    except duckdb.Error as error:
+        raise CalcError(f"the query fails: {error}") from error
+    if frame is None:
+        return
+    if options.output:
+        write(frame, options.output)
+    else:
+        print_frame(frame)
+
+
+def _check(options: argparse.Namespace) -> None:
+    from calc.check import check, headlines
+    from calc.tables import load
+
+    tables = load()
+    check(tables)
+    ridges, models = headlines(tables)
+    rows = sum(frame.height for frame in tables.frames.values())
+    print(f"{len(tables.frames)} tables with {rows} rows and every sheet keep their rules.\n")
+    print("Ridge point of each device (op/byte): above it an operator is limited by compute, below by memory")
+    print_frame(ridges)
+    print("\nParameters and KV cache of each model")
+    print_frame(models, exact=models.columns[1:])
+
+
+def _list(options: argparse.Namespace) -> None:
+    import polars as pl
+
+    import calc
+
+    _writable(options.output, WRITERS)
+    found = calc.models() if options.table == "models" else calc.hardware()
+    wanted = options.like.lower()
+    spelled = pl.concat_str(options.key, pl.col("aliases").fill_null("")).str.to_lowercase()
+    found = found.filter(spelled.str.contains(wanted, literal=True))
+    if options.output:
+        write(found, options.output)
+        return
+    columns = {
+        "models": ("model_id", "family", "n_parameters", "n_layers", "hidden", "n_heads", "n_kv_heads", "kv_bytes_per_token"),
+        "hardware": ("hardware_id", "fp16_ops_per_s", "fp8_ops_per_s", "int8_ops_per_s", "memory_capacity_bytes",
+                     "memory_bandwidth_bytes_per_s", "price_usd_per_hour"),
+    }[options.table]  # fmt: skip
+    print_frame(found.select(columns), units=_units(options.table) | {"kv_bytes_per_token": "byte"})
+
+
+def _units(table: str) -> dict[str, str]:
+    from calc.tables import load
+
+    return {str(c["column_name"]): str(c["unit"] or "") for c in load().columns(table)}
+
+
+def _print(found: pl.DataFrame, by: str) -> None:
+    table = {"operator": "operators", "stage": "stages", "serving": "serving"}[by]
+    units = _units(table)
+    print_frame(found.select(c for c in SHOWN[by] if c in found.columns), units=units)
+    if by == "operator":
+        print("\nEach row is one instance; the model has count of them.")
+    for column in ("assumed", "reason"):
+        for text in dict.fromkeys(found[column].drop_nulls()) if column in found.columns else ():
+            print(f"{column}: {text}")
+
+
+def print_frame(
+    frame: pl.DataFrame, units: Mapping[str, str] | None = None, digits: int = 4, exact: Sequence[str] = ()
+) -> None:
+    """Print a frame as a table for people: numbers scaled with their units, unknown as —."""
+    import polars as pl
+
+    from calc.display import quantity
+
+    units = units or {}
+
+    def shown(column: pl.Series) -> list[str]:
+        if column.name in exact:
+            return ["—" if v is None else f"{v:,.0f}" for v in column]
+        if not column.dtype.is_numeric():
+            return ["—" if v is None else str(v) for v in column]
+        return [quantity(v, units.get(column.name, ""), digits) for v in column]
+
+    texts = pl.DataFrame({c.name: shown(c) for c in frame})
+    numbers = [c.name for c in frame if c.dtype.is_numeric()]
+    with pl.Config(
+        tbl_rows=-1, tbl_cols=-1, tbl_width_chars=1000, fmt_str_lengths=200, tbl_hide_dataframe_shape=True,
+        tbl_hide_column_data_types=True, tbl_formatting="NOTHING", tbl_cell_numeric_alignment="RIGHT",
+    ):  # fmt: skip
+        widths = {c: max([len(c), *(len(t) for t in texts[c])]) for c in texts.columns}
+        aligned = texts.select(pl.col(c).str.pad_start(widths[c]) if c in numbers else pl.col(c) for c in texts.columns)
+        print(aligned.rename({c: c.rjust(widths[c]) if c in numbers else c for c in aligned.columns}))
+
+
+def _writable(target: str | None, endings: Sequence[str]) -> None:
+    if target is None:
+        return
+    path = Path(target)
+    if path.suffix.lower() not in endings:
+        raise CalcError(f"{target}: cannot write {path.suffix or 'a file without an ending'}; use {', '.join(endings)}")
+    if not path.parent.is_dir():
+        raise CalcError(f"{target}: the folder {path.parent} does not exist")
+    if path.is_dir():
+        raise CalcError(f"{target}: is a folder")
+
+
+def write(frame: pl.DataFrame, target: str) -> None:
+    """Write a frame to a file in the format of its ending; a file appears whole or not at all."""
+    path = Path(target)
+    aside = path.with_name(f".{path.name}.part")
+    try:
+        {".csv": frame.write_csv, ".parquet": frame.write_parquet, ".json": frame.write_json}[path.suffix.lower()](aside)
+        aside.replace(path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise CalcError(f"{target}: cannot be written ({error.strerror or error})") from error
+
+
+def _write_text(target: str, text: str) -> None:
+    try:
+        Path(target).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise CalcError(f"{target}: cannot be written ({error.strerror or error})") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""Numbers as people read them: base units scaled at display, nowhere else."""
+
+from __future__ import annotations
+
+PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+SMALL = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
+SHORT = {"op": "OP", "op/s": "OP/s", "byte": "B", "byte/s": "B/s", "op/byte": "OP/B", "w": "W", "usd": "USD",
+         "usd/hour": "USD/h", "s/op": "s/OP", "1/s": "/s"}  # fmt: skip
+
+
+def quantity(value: object, unit: str = "", digits: int = 4) -> str:
+    """Return a value with its unit scaled to a readable size: 1.234 ms, 13.5 TOP/s, 6.74 G; unknown is —."""
+    if value is None:
+        return "—"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if not isinstance(value, int | float):
+        return str(value)
+    short = SHORT.get(unit, unit)
+    number, prefix = scaled(float(value), unit)
+    text = f"{number:.{digits}g}"
+    if "e" in text and 1e-4 <= abs(number) < 1e6:
+        text = f"{number:.0f}"
+    return f"{text} {prefix}{short}".strip()
+
+
+def scaled(value: float, unit: str) -> tuple[float, str]:
+    """Return a value divided by the greatest decimal prefix that leaves it above one, and that prefix.
+
+    Bare numbers below a million, and units that no one scales (bit, op/byte), are left as they are.
+    """
+    if unit in ("bit", "op/byte", "bit/byte", "usd/hour", "usd", "1/s") or value == 0:
+        return value, ""
+    size = abs(value)
+    if unit == "" and size < 1e6:
+        return value, ""
+    for factor, prefix in PREFIXES:
+        if size >= factor and unit not in ("s", "s/op"):
+            return value / factor, prefix
+    if unit.startswith("s") and size < 1:
+        for factor, prefix in SMALL:
+            if size >= factor:
+                return value / factor, prefix
+        return value / 1e-12, "p"
+    return value, ""
