@@ -30,9 +30,15 @@ class ScenarioError(CalcError):
     """A question that cannot be asked: an unknown id, a size out of range, a column that clashes."""
 
 
-def closest(wanted: str, known: Iterable[str], n: int = 3) -> str:
-    """Return "; did you mean …?" with the nearest known names, or nothing where none is near."""
+def closest_names(wanted: str, known: Iterable[str], n: int = 3) -> list[str]:
+    """Return the known names nearest to a wanted one, the nearest first; upper and lower case do not matter."""
     names = {str(k).lower(): str(k) for k in known}
     near = get_close_matches(str(wanted).lower(), names, n=n, cutoff=0.5)
     near += [k for k in names if str(wanted).lower() in k and k not in near][: n - len(near)] if wanted else []
-    return f"; did you mean {' or '.join(repr(names[k]) for k in near)}?" if near else ""
+    return [names[k] for k in near]
+
+
+def closest(wanted: str, known: Iterable[str]) -> str:
+    """Return "; did you mean …?" with the nearest known names, or nothing where none is near."""
+    near = closest_names(wanted, known)
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""

@@ -57,9 +57,11 @@ def evaluate(
     questions = prepare(tables, scenarios, results)
     answer = _engine(engine)
     sheets = {stack: load_sheet(tables, sheet, stack) for stack, _ in questions.stacks()}
-    first = next(iter(sheets.values()))
-    found = {c: DTYPES[t] for c, t in results.items() if result_scope(first, by).find(c) is not None}
+    scope = result_scope(next(iter(sheets.values()), load_sheet(tables, sheet)), by)
+    found = {c: DTYPES[t] for c, t in results.items() if scope.find(c) is not None}
     own = {c: t for c, t in questions.asked.schema.items() if c not in found}
+    if not sheets:
+        return pl.LazyFrame(schema={**own, **found})
     for loaded in sheets.values():
         compiled(tables, loaded, by, tuple(found))
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import polars as pl
 
-from calc.errors import ScenarioError, closest
+from calc.errors import ScenarioError, closest, closest_names
 from calc.tables import Tables, spellings
 
 SHORT = {"model": "model_id", "hardware": "hardware_id", "workload": "workload_id"}
@@ -254,10 +254,18 @@ def _identifiers(tables: Tables, asked: pl.DataFrame, column: str) -> pl.Series:
         raise ScenarioError(f"{column}: a row names no {what}")
     unknown = [g for g in unique if g.strip().lower() not in spelled]
     if unknown:
-        raise ScenarioError(f"unknown {what} {unknown[0]!r}{closest(unknown[0], tables[table][column].to_list())}")
+        raise ScenarioError(f"unknown {what} {unknown[0]!r}{_nearest(unknown[0], spelled)}")
     canonical = {g: spelled[g.strip().lower()] for g in unique}
     changed = {g: c for g, c in canonical.items() if g != c}
     return given.replace(changed) if changed else given
+
+
+def _nearest(given: str, spelled: Mapping[str, str]) -> str:
+    """Return "; did you mean …?" with the ids whose spelling, hub and vendor aside, is nearest."""
+    short = {s.rpartition("/")[2]: s for s in reversed(spelled)}
+    near = closest_names(given, [*spelled, *short], n=6)
+    ids = list(dict.fromkeys(spelled[short.get(n, n)] for n in near))[:3]
+    return f"; did you mean {' or '.join(map(repr, ids))}?" if ids else ""
 
 
 def _known(what: str, given: Iterable[object], known: list[str]) -> None:

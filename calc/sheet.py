@@ -290,7 +290,7 @@ def _read_rows(folder: Path, _stamp: object) -> dict[str, list[Row]]:
     violations: list[str] = []
     rows: dict[str, list[Row]] = {}
     for file, keys in KEYS.items():
-        frame = read_csv(folder / f"{file}.csv", violations)
+        frame = read_csv(folder / f"{file}.csv", violations, f"sheets/{folder.name}/")
         if frame is None:
             continue
         wanted = FIELDS.get(file, (*keys, *CELL_FIELDS))

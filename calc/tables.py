@@ -146,9 +146,9 @@ def _load(folder: Path, _stamp: object) -> Tables:
     return Tables(folder, frames, dictionary)
 
 
-def read_csv(path: Path, violations: list[str]) -> pl.DataFrame | None:
-    """Return a CSV's fields as text, or None after noting why it cannot be read."""
-    where = path.name
+def read_csv(path: Path, violations: list[str], folder: str = "") -> pl.DataFrame | None:
+    """Return a CSV's fields as text, or None after noting why it cannot be read; messages name ``folder`` too."""
+    where = f"{folder}{path.name}"
     try:
         content = path.read_bytes()
     except OSError as error:
