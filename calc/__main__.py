@@ -76,7 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     sql.add_argument("--output", metavar="FILE", help="write the result to FILE (.csv, .parquet, .json)")
     sql.set_defaults(run=_sql)
 
-    check = commands.add_parser("check", help="check tables and sheets, then show each device's and model's key figures")
+    check = commands.add_parser(
+        "check", help="check tables and sheets, then show each device's and model's key figures"
+    )
     check.set_defaults(run=_check)
 
     for table, key in (("models", "model_id"), ("hardware", "hardware_id")):
@@ -194,7 +196,8 @@ def _list(options: argparse.Namespace) -> None:
         write(found, options.output)
         return
     columns = {
-        "models": ("model_id", "family", "n_parameters", "n_layers", "hidden", "n_heads", "n_kv_heads", "kv_bytes_per_token"),
+        "models": ("model_id", "family", "n_parameters", "n_layers", "hidden", "n_heads", "n_kv_heads",
+                   "kv_bytes_per_token"),
         "hardware": ("hardware_id", "fp16_ops_per_s", "fp8_ops_per_s", "int8_ops_per_s", "memory_capacity_bytes",
                      "memory_bandwidth_bytes_per_s", "price_usd_per_hour"),
     }[options.table]  # fmt: skip
@@ -263,7 +266,12 @@ def write(frame: pl.DataFrame, target: str) -> None:
     path = Path(target)
     aside = path.with_name(f".{path.name}.part")
     try:
-        {".csv": frame.write_csv, ".parquet": frame.write_parquet, ".json": frame.write_json}[path.suffix.lower()](aside)
+        if path.suffix.lower() == ".csv":
+            frame.write_csv(aside)
+        elif path.suffix.lower() == ".parquet":
+            frame.write_parquet(aside)
+        else:
+            frame.write_json(aside)
         aside.replace(path)
     except OSError as error:
         aside.unlink(missing_ok=True)

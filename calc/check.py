@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import duckdb
 import polars as pl
@@ -12,9 +12,9 @@ import polars as pl
 from calc.database import connect
 from calc.errors import CalcError, DataError, closest
 from calc.evaluation import MODEL_COUNTS, compiled, model_facts, result_columns
-from calc.formula import FormulaError, Node, is_literal, names, parse, replace, to_sql
+from calc.formula import Node, is_literal, names, to_sql
 from calc.program import GRAINS, Compiler, result_scope
-from calc.sheet import AXES, Alias, Cell, Scope, Sheet, fact_columns, load_sheet, sheet_names
+from calc.sheet import Alias, Cell, Scope, Sheet, fact_columns, load_sheet, sheet_names
 from calc.tables import Tables
 
 IN_SUM = "in_sum__"
@@ -96,8 +96,8 @@ def _check_cell(compiler: Compiler, units: _Units, scope: Scope, cell: Cell) -> 
 
 @lru_cache(maxsize=1)
 def _reserved() -> frozenset[str]:
-    rows = duckdb.sql("select keyword_name from duckdb_keywords() where keyword_category = 'reserved'").fetchall()
-    return frozenset(r[0] for r in rows)
+    query = "select keyword_name from duckdb_keywords() where keyword_category = 'reserved'"
+    return frozenset(row[0] for row in duckdb.connect().execute(query).fetchall())
 
 
 def _bad_name(name: str) -> str | None:
@@ -115,7 +115,12 @@ def _defined_once(sheet: Sheet) -> Iterator[tuple[Cell, str]]:
     """Find cells whose name another scope in force has already: an operator must not hide its block's cell."""
     for scope, cell in _cells(sheet):
         parent = scope.parent
-        if cell.name not in scope.cells or parent is None or scope.label.endswith("__total") or scope.label == "serving":
+        if (
+            cell.name not in scope.cells
+            or parent is None
+            or scope.label.endswith("__total")
+            or scope.label == "serving"
+        ):
             continue
         other = parent.find(cell.name)
         if other is not None:
@@ -178,7 +183,9 @@ class _Units:
         except duckdb.Error as error:
             yield f"DuckDB does not evaluate {formula!r}: {str(error).splitlines()[0]}"
             return
-        if polars.dtype.is_nested() or not (polars.dtype.is_numeric() or polars.dtype in (pl.Boolean, pl.String, pl.Null)):
+        if polars.dtype.is_nested() or not (
+            polars.dtype.is_numeric() or polars.dtype in (pl.Boolean, pl.String, pl.Null)
+        ):
             yield f"gives {polars.dtype}, not a number, a boolean or text"
             return
         if _kind(polars) != _kind(duck):
@@ -203,14 +210,18 @@ class _Units:
             wanted = plain * 4.0 ** _powers(unit).get(dimension, 0)
             wrong = ((scaled != wanted) & (plain != 0)).fill_null(False) | (scaled.is_null() != plain.is_null())
             if wrong.any():
-                units = ", ".join(f"{n.removeprefix(IN_SUM)} [{u or '1'}]" for n, (t, u) in read.items() if t == "number")
+                units = ", ".join(
+                    f"{n.removeprefix(IN_SUM)} [{u or '1'}]" for n, (t, u) in read.items() if t == "number"
+                )
                 yield (
                     f"the unit {unit or '1'!r} does not follow from its inputs: {units} "
                     f"(scaling {dimension} by 4 must scale it by {4.0 ** _powers(unit).get(dimension, 0):g})"
                 )
                 return
 
-    def _samples(self, read: dict[str, tuple[str, str]], texts: list[str], power: int, dimension: str = "") -> pl.DataFrame:
+    def _samples(
+        self, read: dict[str, tuple[str, str]], texts: list[str], power: int, dimension: str = ""
+    ) -> pl.DataFrame:
         chance = random.Random(0)
         columns: dict[str, pl.Series] = {}
         for name, (dtype, unit) in read.items():
@@ -248,7 +259,9 @@ class _Units:
         tree = _without_sums(cell.tree())
         read = {n: self._about(scope, n) for n in sorted(names(tree))}
         try:
-            value = self._samples(read, sorted(_texts(tree)) or ["x"], 0).select(pl.sql_expr(to_sql(tree)).alias("value"))
+            value = self._samples(read, sorted(_texts(tree)) or ["x"], 0).select(
+                pl.sql_expr(to_sql(tree)).alias("value")
+            )
         except (pl.exceptions.PolarsError, TypeError):
             return "number"
         return _kind(value["value"])
@@ -266,7 +279,9 @@ def _without_sums(tree: Node, inside: bool = False) -> Node:
         return Node("name", f"{IN_SUM}{tree.value}")
     if tree.kind == "call" and tree.value == "SUM":
         return _without_sums(tree.children[0], inside=True)
-    return Node(tree.kind, tree.value, tuple(_without_sums(c, inside) for c in tree.children)) if tree.children else tree
+    return (
+        Node(tree.kind, tree.value, tuple(_without_sums(c, inside) for c in tree.children)) if tree.children else tree
+    )
 
 
 def _texts(tree: Node) -> set[str]:
@@ -279,7 +294,7 @@ def _texts(tree: Node) -> set[str]:
 DIMENSIONS = {"byte", "bit", "op", "s", "usd", "w", "j", "hour"}
 
 
-@lru_cache(maxsize=None)
+@cache
 def _powers(unit: str) -> dict[str, int]:
     """Return the powers of each base unit in a unit such as ``byte/s``; raises ValueError for an unknown one."""
     found: dict[str, int] = {}
@@ -334,7 +349,9 @@ def _check_techniques(tables: Tables) -> list[str]:
     found = []
     for technique, title in tables["patches"].select("technique_id", "sheet").unique(maintain_order=True).iter_rows():
         try:
-            found += [f"technique {technique}: {f}" for f in _check_sheet(tables, load_sheet(tables, title, (technique,)))]
+            found += [
+                f"technique {technique}: {f}" for f in _check_sheet(tables, load_sheet(tables, title, (technique,)))
+            ]
         except CalcError as error:
             found.append(str(error))
     return found

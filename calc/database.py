@@ -18,8 +18,8 @@ import polars as pl
 
 from calc.errors import CalcError
 from calc.evaluation import compiled, result_columns
-from calc.formula import TRUE, Node, to_sql
-from calc.program import GRAINS, LABELS, Program, ResultRow, by_level, result_scope
+from calc.formula import Node, to_sql
+from calc.program import GRAINS, LABELS, Column, Program, ResultRow, by_level, result_scope
 from calc.questions import DEVICE, FORMATS, ROW, Questions, scenario_columns
 from calc.sheet import fact_columns, load_sheet, sheet_names
 from calc.tables import ROOT, Tables
@@ -30,7 +30,6 @@ IN_SHORT = """create macro in_short(x) as case
 when x >= 1e12 then printf('%.0fT', x / 1e12) when x >= 1e9 then printf('%.0fG', x / 1e9)
 when x >= 1e6 then printf('%.0fM', x / 1e6) when x >= 1e3 then printf('%.0fK', x / 1e3) else printf('%.0f', x) end"""
 """How the survey prints a number: 68.7e9 as 69G."""
-GRAIN_VIEWS = {"operator": "operators", "stage": "stages", "serving": "serving"}
 
 
 def answer(tables: Tables, questions: Questions, program: Program) -> pl.DataFrame:
@@ -38,25 +37,26 @@ def answer(tables: Tables, questions: Questions, program: Program) -> pl.DataFra
     connection = _facts(tables).cursor()
     asked = questions.pairs().join(questions.configurations.lazy(), on="__configuration").collect()
     connection.register(QUESTIONS, asked)
-    query = f"with {', '.join(program_ctes(tables, program, _joined(tables, program, QUESTIONS)))} from answers order by {ROW}, __nth"
-    found = connection.sql(query).pl().drop("__nth")
+    ctes = program_ctes(tables, program, _joined(tables, program, QUESTIONS))
+    query = f"with {', '.join(ctes)} from answers order by {ROW}, __nth"
+    found: pl.DataFrame = connection.sql(query).pl()
     connection.close()
-    return found.with_columns(pl.col(ROW).cast(pl.UInt32))
+    return found.drop("__nth").with_columns(pl.col(ROW).cast(pl.UInt32))
 
 
 @lru_cache(maxsize=16)
 def _facts(tables: Tables) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect()
-    for table, frame in tables.frames.items():
-        _create(connection, table, frame)
-    connection.execute(f"create view __devices as select (row_number() over ()) - 1 as {DEVICE}, * from hardware")
+    _create_tables(connection, tables)
     return connection
 
 
-def _create(connection: duckdb.DuckDBPyConnection, table: str, frame: pl.DataFrame) -> None:
-    connection.register("__frame", frame)
-    connection.execute(f'create table "{table}" as from __frame')
-    connection.unregister("__frame")
+def _create_tables(connection: duckdb.DuckDBPyConnection, tables: Tables) -> None:
+    for table, frame in tables.frames.items():
+        connection.register("__frame", frame)
+        connection.execute(f'create table "{table}" as from __frame')
+        connection.unregister("__frame")
+    connection.execute(f"create view __devices as select (row_number() over ()) - 1 as {DEVICE}, * from hardware")
 
 
 def _joined(tables: Tables, program: Program, source: str) -> str:
@@ -82,34 +82,33 @@ def program_ctes(tables: Tables, program: Program, joined: str, keep: str = "") 
     ``joined`` is the SELECT of questions with their facts; ``keep`` a column that the answers carry along.
     """
     ctes = [f"facts as ({joined})"]
-    last = "facts"
-    for level, columns in enumerate(by_level(program.columns), start=1):
-        cells = ",\n  ".join(f'{sql(c.node)} as "{c.id}"' for c in columns)
-        ctes.append(f"level_{level} as (\nselect *,\n  {cells}\nfrom {last})")
-        last = f"level_{level}"
+    last = _levels(ctes, "level", "facts", program.columns)
     kept = f", {keep}" if keep else ""
     if not program.late:
         rows = ",\n".join(_struct(i, r, program.dtypes) for i, r in enumerate(program.rows))
         ctes.append(f"answers as (\nselect {ROW}{kept}, unnest([\n{rows}], recursive := true)\nfrom {last})")
         return ctes
     dtypes = {f: "text" if f in LABELS else "number" for f in program.rows[0].values}
-    rows = ",\n".join(_struct(i, r, dtypes) for i, r in enumerate(program.rows))
+    rows = ",\n".join(_struct(i, r, dtypes, f"'__gate': {sql(r.gate)}, ") for i, r in enumerate(program.rows))
     carried = "".join(f', "{c}"' for c in program.broadcast)
     ctes.append(f"every_row as (\nselect {ROW}{kept}{carried}, unnest([\n{rows}], recursive := true)\nfrom {last})")
     ctes.append("row_0 as (select * from every_row where __gate)")
-    last = "row_0"
-    for level, columns in enumerate(by_level(program.late), start=1):
-        cells = ",\n  ".join(f'{sql(c.node)} as "{c.id}"' for c in columns)
-        ctes.append(f"row_{level} as (\nselect *,\n  {cells}\nfrom {last})")
-        last = f"row_{level}"
+    last = _levels(ctes, "row", "row_0", program.late)
     outputs = ",\n  ".join(_typed(n, program.dtypes[c]) + f' as "{c}"' for c, n in program.outputs.items())
     ctes.append(f"answers as (\nselect {ROW}{kept}, __nth,\n  {outputs}\nfrom {last})")
     return ctes
 
 
-def _struct(nth: int, row: ResultRow, dtypes: dict[str, str]) -> str:
-    gate = "" if row.gate == TRUE and len(row.values) and "stage" not in LABELS else f"'__gate': {sql(row.gate)}, "
-    gate = gate if any(f == "kind" for f in row.values) else ""
+def _levels(ctes: list[str], prefix: str, source: str, columns: list[Column]) -> str:
+    """Add a common table expression per level of columns and return the last one's name."""
+    for level, cells in enumerate(by_level(columns), start=1):
+        text = ",\n  ".join(f'{sql(c.node)} as "{c.id}"' for c in cells)
+        ctes.append(f"{prefix}_{level} as (\nselect *,\n  {text}\nfrom {source})")
+        source = f"{prefix}_{level}"
+    return source
+
+
+def _struct(nth: int, row: ResultRow, dtypes: dict[str, str], gate: str = "") -> str:
     fields = ", ".join(f"'{f}': {_typed(n, dtypes[f])}" for f, n in row.values.items())
     return f"  {{'__nth': {nth}, {gate}{fields}}}"
 
@@ -128,9 +127,7 @@ def connect(tables: Tables, grid: str | None = None) -> duckdb.DuckDBPyConnectio
     if grid is not None:
         raise CalcError("grids come with a later version; connect() without one")
     connection = duckdb.connect()
-    for table, frame in tables.frames.items():
-        _create(connection, table, frame)
-    connection.execute(f"create view __devices as select (row_number() over ()) - 1 as {DEVICE}, * from hardware")
+    _create_tables(connection, tables)
     for table, key in (("models", "model_id"), ("hardware", "hardware_id")):
         connection.execute(_spellings(table, key))
     connection.execute(IN_SHORT)
@@ -140,7 +137,7 @@ def connect(tables: Tables, grid: str | None = None) -> duckdb.DuckDBPyConnectio
     views = dict(sql_views(ROOT / "sql"))
     connection.execute(f"create table scenarios as {views.pop('scenarios')}")
     for title in sheet_names(tables):
-        for by, view in GRAIN_VIEWS.items():
+        for by, (view, _) in GRAINS.items():
             name = view if title == "exact" else f"{title}_{view}"
             connection.execute(f"create macro {name}_of(scenario_table) as table {sheet_query(tables, title, by)}")
             connection.execute(f"create view {name} as from {name}_of('scenarios')")
@@ -178,7 +175,7 @@ select
   s as __asked,
   coalesce(m.model_id, error('unknown model ' || s.model_id)) as model_id,
   coalesce(h.{DEVICE}, error('unknown device ' || s.hardware_id)) as {DEVICE},
-  {', '.join(filled)},
+  {", ".join(filled)},
   coalesce(lower(s.attention), 'flash') as attention,
   {roles}
 from asked as s

@@ -14,7 +14,7 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from calc.errors import CalcError
-from calc.formula import TRUE, Node, to_sql
+from calc.formula import Node, to_sql
 from calc.program import GRAINS, LABELS, Column, Compiler, Program, ResultRow, by_level, result_scope
 from calc.questions import CONFIGURATION, DEVICE, FORMATS, ROW, Questions, prepare
 from calc.sheet import Sheet, fact_columns, load_sheet
@@ -125,7 +125,9 @@ def _with_facts(tables: Tables, configurations: pl.DataFrame, inputs: set[str]) 
     frame = configurations.lazy().join(tables["models"].lazy().select("model_id", *models), on="model_id", how="left")
     for column in FORMATS:
         own = [(n, c) for n, c in fact_columns(tables, "formats") if n.startswith(ROLES[column] + "_") and n in inputs]
-        facts = tables["formats"].lazy().select(pl.col("format_id").alias(column), *(pl.col(c).alias(n) for n, c in own))
+        facts = (
+            tables["formats"].lazy().select(pl.col("format_id").alias(column), *(pl.col(c).alias(n) for n, c in own))
+        )
         frame = frame.join(facts, on=column, how="left")
     return frame
 
@@ -160,11 +162,11 @@ def _rows(frame: pl.LazyFrame, program: Program, height: int) -> pl.DataFrame:
         for level in by_level(program.late):
             frame = frame.with_columns(_expressions(level))
         return _collect(frame.select(ROW, *_values(program.outputs, program)), height)
-    wide = [v.alias(f"{i} {v.meta.output_name()}") for i, r in enumerate(program.rows) for v in _values(r.values, program)]
-    found = _collect(frame.select(ROW, *wide), height).sort(ROW)
-    each = [
-        found.select(ROW, *(pl.col(f"{i} {c}").alias(c) for c in row.values)) for i, row in enumerate(program.rows)
+    wide = [
+        v.alias(f"{i} {v.meta.output_name()}") for i, r in enumerate(program.rows) for v in _values(r.values, program)
     ]
+    found = _collect(frame.select(ROW, *wide), height).sort(ROW)
+    each = [found.select(ROW, *(pl.col(f"{i} {c}").alias(c) for c in row.values)) for i, row in enumerate(program.rows)]
     return pl.concat(each).sort(ROW, maintain_order=True) if len(each) > 1 else each[0]
 
 
@@ -177,11 +179,11 @@ def _collect(frame: pl.LazyFrame, height: int) -> pl.DataFrame:
 
 @lru_cache(maxsize=256)
 def _structs(program: Program) -> list[pl.Expr]:
-    return [pl.struct(expression(r.gate).alias("__gate"), **_fields(r)) for r in program.rows]
+    return [pl.struct([expression(r.gate).alias("__gate"), *_fields(r)]) for r in program.rows]
 
 
-def _fields(row: ResultRow) -> dict[str, pl.Expr]:
-    return {f: expression(n).cast(pl.String if f in LABELS else pl.Float64) for f, n in row.values.items()}
+def _fields(row: ResultRow) -> list[pl.Expr]:
+    return [expression(n).cast(pl.String if f in LABELS else pl.Float64).alias(f) for f, n in row.values.items()]
 
 
 def _values(values: dict[str, Node], program: Program) -> list[pl.Expr]:
@@ -196,7 +198,9 @@ def model_facts(tables: Tables) -> pl.DataFrame:
     """Return what the exact sheet counts of each model: ``model_id`` and MODEL_COUNTS, at 16 bits."""
     compiler = Compiler(load_sheet(tables), {n for n, _ in fact_columns(tables, "hardware")})
     program = GRAINS["stage"][1](compiler, list(MODEL_COUNTS))
-    asked = pl.DataFrame({"model_id": tables["models"]["model_id"], "hardware_id": tables["hardware"]["hardware_id"][0]})
+    asked = pl.DataFrame(
+        {"model_id": tables["models"]["model_id"], "hardware_id": tables["hardware"]["hardware_id"][0]}
+    )
     frame = _with_facts(tables, prepare(tables, asked, ()).configurations, program.inputs)
     for level in by_level(program.columns):
         frame = frame.with_columns(_expressions(level))

@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 FUNCTIONS = {
     "ABS": 1, "CEIL": 1, "FLOOR": 1, "SQRT": 1, "EXP": 1, "LN": 1, "LOG2": 1, "LOG10": 1, "POW": 2, "NULLIF": 2,
@@ -227,7 +227,7 @@ class _Parser:
         return Node("case", None, tuple(found))
 
 
-@lru_cache(maxsize=None)
+@cache
 def parse(text: str) -> Node:
     """Return the tree of a formula; raises FormulaError where the text is not in the language."""
     if not text.strip():
@@ -446,9 +446,7 @@ def _print(node: Node, floor: int, render: Callable[[str], str], plain: bool = F
     return _print_call(str(value), node.children, floor, render, plain)
 
 
-def _print_call(
-    value: str, operands: tuple[Node, ...], floor: int, render: Callable[[str], str], plain: bool
-) -> str:
+def _print_call(value: str, operands: tuple[Node, ...], floor: int, render: Callable[[str], str], plain: bool) -> str:
     def shown(node: Node, least: int) -> str:
         return _print(node, least, render, plain)
 

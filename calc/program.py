@@ -246,7 +246,9 @@ def operator_program(compiler: Compiler, columns: list[str]) -> Program:
                     rows.append(ResultRow(gate, {f: compiler.lower(scope, f) for f in fields}))
     on_rows = Scope("row", {**{f: name(f) for f in fields}, **sheet.roofline}, sheet.scenario_scope())
     outputs = {c: compiler.lower(on_rows, c) for c in columns if on_rows.find(c) is not None}
-    late_ids = {c.id for c in compiler.needed({n for o in outputs.values() for n in names(o)}) if c.id.startswith("row__")}
+    late_ids = {
+        c.id for c in compiler.needed({n for o in outputs.values() for n in names(o)}) if c.id.startswith("row__")
+    }
     direct = {n for o in outputs.values() for n in names(o)}
     late = [c for c in compiler.needed(direct) if c.id in late_ids]
     wide = {n for r in rows for node in (r.gate, *r.values.values()) for n in names(node)}

@@ -68,7 +68,9 @@ class Questions:
         own = self.configurations.lazy().select(CONFIGURATION)
         if self.places is not None:
             return self.places.lazy().join(own, on=CONFIGURATION, how="semi")
-        device = pl.LazyFrame({DEVICE: self.devices, "nth": range(len(self.devices))}, schema_overrides={DEVICE: pl.UInt32})
+        device = pl.LazyFrame(
+            {DEVICE: self.devices, "nth": range(len(self.devices))}, schema_overrides={DEVICE: pl.UInt32}
+        )
         return own.join(device, how="cross").select(self.row(), CONFIGURATION, DEVICE)
 
     def row(self) -> pl.Expr:
@@ -150,7 +152,9 @@ def prepare(tables: Tables, frame: pl.DataFrame | pl.LazyFrame, results: Iterabl
         distinct = rest.unique(maintain_order=True).with_row_index(CONFIGURATION)
         index = rest.join(distinct, on=rest.columns, how="left", nulls_equal=True, maintain_order="left")[CONFIGURATION]
         devices = []
-        places = pl.DataFrame({CONFIGURATION: index, DEVICE: _devices(tables, asked["hardware_id"])}).with_row_index(ROW)
+        places = pl.DataFrame({CONFIGURATION: index, DEVICE: _devices(tables, asked["hardware_id"])}).with_row_index(
+            ROW
+        )
     configurations = _canonical(tables, distinct, known)
     _check_lengths(configurations)
     return Questions(asked, configurations, devices, run, places)
@@ -179,9 +183,13 @@ def _grid_run(asked: pl.DataFrame) -> int:
     if not run or asked.height % period or each.head(period // run).n_unique() * run != period:
         return 0
     place = pl.int_range(pl.len()) % period
-    same = [(pl.col(c).eq_missing(pl.col(c).shift(run)) | (place < run)).all() for c in asked.columns if c != "hardware_id"]
+    same = [
+        (pl.col(c).eq_missing(pl.col(c).shift(run)) | (place < run)).all() for c in asked.columns if c != "hardware_id"
+    ]
     same.append(pl.col("hardware_id").eq(pl.col("hardware_id").shift(1)).or_(place % run == 0).all())
-    same.append(pl.col("hardware_id").eq(pl.col("hardware_id").shift(period)).or_(pl.int_range(pl.len()) < period).all())
+    same.append(
+        pl.col("hardware_id").eq(pl.col("hardware_id").shift(period)).or_(pl.int_range(pl.len()) < period).all()
+    )
     return run if all(asked.select(s.alias(str(i)) for i, s in enumerate(same)).row(0)) else 0
 
 
@@ -216,7 +224,9 @@ def _default(tables: Tables, column: str) -> float | None:
     return float(sizes.get(column, 1.0))
 
 
-def _numbers(asked: pl.DataFrame, column: str, rule: Mapping[str, object], default: float | None) -> pl.Series | pl.Expr:
+def _numbers(
+    asked: pl.DataFrame, column: str, rule: Mapping[str, object], default: float | None
+) -> pl.Series | pl.Expr:
     if column not in asked.columns:
         return pl.lit(default, pl.Float64)
     given = asked[column]
@@ -262,7 +272,7 @@ def _identifiers(tables: Tables, asked: pl.DataFrame, column: str) -> pl.Series:
 
 def _nearest(given: str, spelled: Mapping[str, str]) -> str:
     """Return "; did you mean …?" with the ids whose spelling, hub and vendor aside, is nearest."""
-    short = {s.rpartition("/")[2]: s for s in reversed(spelled)}
+    short = {s.rpartition("/")[2]: s for s in reversed(list(spelled))}
     near = closest_names(given, [*spelled, *short], n=6)
     ids = list(dict.fromkeys(spelled[short.get(n, n)] for n in near))[:3]
     return f"; did you mean {' or '.join(map(repr, ids))}?" if ids else ""
@@ -309,7 +319,7 @@ def _check_lengths(points: pl.DataFrame) -> None:
     cached = points["cached_len"]
     over = (cached > 0) & (cached >= points["input_len"])
     if over.any():
-        row = over.arg_max()
+        row = over.arg_max() or 0
         raise ScenarioError(
             f"row {row}: cached_len {cached[row]:g} leaves no token of input_len {points['input_len'][row]:g} to "
             "compute; cache at most one token less"

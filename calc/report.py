@@ -33,7 +33,8 @@ def report(asked: Mapping[str, object], sheet: str, ending: str) -> str:
     stage_memory = tuple(c for c in frames["stage"].columns if c.startswith("memory_consumption"))
     sections: list[Section] = [
         ("Settings", "", _settings(tables, asked, sheet)),
-        ("The network", "Maximum performance and bottleneck of each stage.", _shown(tables, "stages", frames["stage"], STAGE_COLUMNS)),
+        ("The network", "Maximum performance and bottleneck of each stage.",
+         _shown(tables, "stages", frames["stage"], STAGE_COLUMNS)),
         ("Serving", "", _turned(tables, "serving", frames["serving"])),
         ("Memory footprint", "", _turned(tables, "serving", frames["serving"], MEMORY_COLUMNS)),
         ("The operators", "Each row is one instance; the model has count of them.",
@@ -116,7 +117,9 @@ def _html(title: str, notes: list[str], sections: list[Section]) -> str:
     body = [f"<h1>{escape(title)}</h1>"] + [f"<p><em>{escape(note)}</em></p>" for note in notes]
     for heading, text, frame in sections:
         body.append(f"<h2>{escape(heading)}</h2>" + (f"<p>{escape(text)}</p>" if text else ""))
-        body.append("<table><thead><tr>" + "".join(f"<th>{escape(c)}</th>" for c in frame.columns) + "</tr></thead><tbody>")
+        body.append(
+            "<table><thead><tr>" + "".join(f"<th>{escape(c)}</th>" for c in frame.columns) + "</tr></thead><tbody>"
+        )
         body += ["<tr>" + "".join(f"<td>{escape(str(v))}</td>" for v in row) + "</tr>" for row in frame.iter_rows()]
         body.append("</tbody></table>")
     return (

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from calc.errors import CalcError, DataError, SheetError, closest
-from calc.formula import FormulaError, Node, literal, name, names, number, parse, replace
+from calc.formula import FormulaError, Node, literal, name, number, parse, replace
 from calc.tables import Tables, read_csv
 
 KEYS = {
@@ -221,14 +221,17 @@ class Sheet:
             shape["operator_applies"] = self._cell("operators", row, "applies", "applies", "")
             shape["applies"] = parse("part_applies AND operator_applies")
             shape |= {q: self._cell("kinds", kind, q, q, QUANTITY_UNITS[q]) for q in QUANTITIES}
-            shape |= {"operator": literal(operator.name), "kind": literal(kind["kind"]), "class": literal(kind["class"])}
+            shape |= {
+                "operator": literal(operator.name),
+                "kind": literal(kind["kind"]),
+                "class": literal(kind["class"]),
+            }
             label = f"{stage}__{part.name}__{operator.name}"
             inner = Scope(label, shape, self.part_scope(stage, part))
             # what does not apply counts nothing: decided here once, not again in every cell that reads it
             own: dict[str, Definition] = {q: Alias(inner, q, "applies") for q in (*QUANTITIES, "count", "stored")}
             self._operator_scopes[key] = Scope(label, own | self.roofline, inner)
         return self._operator_scopes[key]
-
 
     def totals_scope(self, stage: str) -> Scope:
         """Return the scope of a stage's totals; their ``SUM(…)`` adds over the operators of that stage."""
@@ -308,9 +311,7 @@ def input_names(tables: Tables, techniques: Iterable[str] = ()) -> set[str]:
     for table in ("scenarios", "models", "hardware", "formats"):
         found |= {n for n, _ in fact_columns(tables, table)}
     chosen = set(techniques)
-    return found | {
-        p for t, p in tables["parameters"].select("technique_id", "parameter").iter_rows() if t in chosen
-    }
+    return found | {p for t, p in tables["parameters"].select("technique_id", "parameter").iter_rows() if t in chosen}
 
 
 def fact_columns(tables: Tables, table: str) -> list[tuple[str, str]]:
@@ -319,7 +320,9 @@ def fact_columns(tables: Tables, table: str) -> list[tuple[str, str]]:
     Keys, labels, notes and sources are for readers, not for formulas. A format's facts bear the role's name:
     ``weight_bits``, ``activation_bits``, ``kv_bits``.
     """
-    columns = [str(c["column_name"]) for c in tables.columns(table) if c["dtype"] != "text" or c["column_name"] in TEXTS]
+    columns = [
+        str(c["column_name"]) for c in tables.columns(table) if c["dtype"] != "text" or c["column_name"] in TEXTS
+    ]
     if table == "formats":
         return [(f"{role}_{c}", c) for role in ("weight", "activation", "kv") for c in columns]
     return [(c, c) for c in columns]
@@ -362,7 +365,10 @@ def _patch(
     reads_previous = bool(re.search(rf"\b{PREVIOUS}\b", formula))
     if first != technique and not reads_previous:
         raise SheetError(
-            "patches.csv", where, f"{first!r} has changed this cell already and {technique!r} does not say how they combine; write it over {PREVIOUS!r}"
+            "patches.csv",
+            where,
+            f"{first!r} has changed this cell already and {technique!r} does not say how they combine; "
+            f"write it over {PREVIOUS!r}",
         )  # fmt: skip
     if patch["action"] == "remove":
         rows[file].remove(hits[0])
@@ -399,11 +405,6 @@ def _unique(title: str, rows: dict[str, list[Row]]) -> None:
             if key in seen:
                 raise SheetError(f"sheets/{title}/{file}.csv", key, "is defined twice")
             seen.add(key)
-
-
-def cell_reads(cell: Cell) -> set[str]:
-    """Return the names that a cell reads; raises SheetError where it cannot be parsed."""
-    return names(cell.tree())
 
 
 def constant_value(cell: Cell) -> Node:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -31,7 +31,6 @@ class Tables:
     folder: Path
     frames: dict[str, pl.DataFrame]
     dictionary: pl.DataFrame
-    identity: int = field(default=0)
 
     def __getitem__(self, table: str) -> pl.DataFrame:
         """Return one table; raises KeyError where there is none of that name."""
@@ -39,10 +38,7 @@ class Tables:
 
     def columns(self, table: str) -> list[dict[str, object]]:
         """Return the dictionary's rows of one table, view or result, in order."""
-        return list(self._rows_by_table().get(table, []))
-
-    def _rows_by_table(self) -> dict[str, list[dict[str, object]]]:
-        return _by_table(self)
+        return list(_by_table(self).get(table, []))
 
     def __hash__(self) -> int:
         """Hash by identity: tables never change once loaded."""
@@ -113,7 +109,9 @@ def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
     try:
         found = [(entry.name, entry.stat()) for entry in os.scandir(folder) if entry.name.endswith(".csv")]
     except OSError as error:
-        raise DataError([f"{folder}: cannot be read ({error.strerror}); give a folder that holds the tables"]) from error
+        raise DataError(
+            [f"{folder}: cannot be read ({error.strerror}); give a folder that holds the tables"]
+        ) from error
     return tuple(sorted((name, stat.st_mtime_ns, stat.st_size) for name, stat in found))
 
 
@@ -180,7 +178,9 @@ def read_csv(path: Path, violations: list[str], folder: str = "") -> pl.DataFram
         violations.append(f"{where}: the header names a column twice")
         return None
     columns = list(zip(*body, strict=True)) if body else [()] * len(header)
-    return pl.DataFrame({n: list(v) for n, v in zip(header, columns, strict=True)}, schema=dict.fromkeys(header, pl.String))
+    return pl.DataFrame(
+        {n: list(v) for n, v in zip(header, columns, strict=True)}, schema=dict.fromkeys(header, pl.String)
+    )
 
 
 def _dictionary(folder: Path, violations: list[str]) -> pl.DataFrame:
@@ -192,7 +192,7 @@ def _dictionary(folder: Path, violations: list[str]) -> pl.DataFrame:
     }  # fmt: skip
     if raw is None:
         return pl.DataFrame()
-    schema = [
+    schema: list[dict[str, object]] = [
         {"column_name": n, "dtype": t, "is_required": n in ("table_name", "column_name", "dtype", "label"),
          "is_integer": False, "minimum": None, "maximum": None, "is_key": False}
         for n, t in wanted.items()
@@ -264,7 +264,8 @@ def _check_keys(
         folded = tuple(str(v).lower() for v in row)
         if folded in seen:
             violations.append(
-                f"{where}, row {line}, column {', '.join(keys)}: {'.'.join(map(str, row))!r} is already in row {seen[folded]}"
+                f"{where}, row {line}, column {', '.join(keys)}: {'.'.join(map(str, row))!r} is already in row "
+                f"{seen[folded]}"
             )
         seen.setdefault(folded, line)
 
@@ -307,7 +308,9 @@ def _check_aliases(frames: dict[str, pl.DataFrame], violations: list[str]) -> No
         for line, row in enumerate(frames[table].select(key, "aliases").iter_rows(), start=2):
             for spelled in spellings(*row):
                 if seen.setdefault(spelled, row[0]) != row[0]:
-                    violations.append(f"{table}.csv, row {line}, column aliases: {spelled!r} already means {seen[spelled]}")
+                    violations.append(
+                        f"{table}.csv, row {line}, column aliases: {spelled!r} already means {seen[spelled]}"
+                    )
 
 
 def spellings(identifier: str, aliases: str | None) -> list[str]:

@@ -1,6 +1,6 @@
 -- bottlenecks: where the time of a stage goes: seconds and share per part and ceiling.
 -- grain: model_id, hardware_id, workload_id, stage, part, bound
--- reads: operators, scenarios
+-- reads: operators
 with limited as (
     select
         model_id,

@@ -58,8 +58,11 @@ def test_the_real_process(process: Run, tmp_path: Path) -> None:
     """The same through a process of its own: exit code, streams and disk."""
     done = process("analyze", "lama-2-7b", "a6000", "--output", "x.csv")
     assert done.returncode == 2 and done.stdout == "" and not list(tmp_path.iterdir())
-    assert done.stderr == "error: unknown model 'lama-2-7b'; did you mean 'meta-llama/Llama-2-7b-hf' or \
+    assert (
+        done.stderr
+        == "error: unknown model 'lama-2-7b'; did you mean 'meta-llama/Llama-2-7b-hf' or \
 'meta-llama/Llama-2-70b-hf' or 'meta-llama/Meta-Llama-3-70B'?\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -187,9 +190,18 @@ def test_no_such_data_folder(run: Run, tmp_path: Path) -> None:
     [
         ({"model_id": ["llama-2-7b"]}, "no column 'hardware_id'"),
         ({"model_id": ["llama-2-7b"], "hardware_id": [None]}, "hardware_id: a row names no device"),
-        ({"model_id": ["llama-2-7b"], "hardware_id": ["a40"], "time_s": [1]}, "your column 'time_s' bears the name of a result"),
-        ({"model_id": ["llama-2-7b"], "hardware_id": ["a40"], "batch": [True]}, "batch: Boolean values are not numbers"),
-        ({"model_id": ["llama-2-7b"], "hardware_id": ["a40"], "batch": [[1]]}, "batch: List(Int64) values are not numbers"),
+        (
+            {"model_id": ["llama-2-7b"], "hardware_id": ["a40"], "time_s": [1]},
+            "your column 'time_s' bears the name of a result",
+        ),
+        (
+            {"model_id": ["llama-2-7b"], "hardware_id": ["a40"], "batch": [True]},
+            "batch: Boolean values are not numbers",
+        ),
+        (
+            {"model_id": ["llama-2-7b"], "hardware_id": ["a40"], "batch": [[1]]},
+            "batch: List(Int64) values are not numbers",
+        ),
         ({"model_id": ["llama-2-7b"], "hardware_id": ["a40"], "dp": [2]}, "dp: 2 is not supported"),
     ],
 )
@@ -207,7 +219,7 @@ def test_a_frame_of_no_rows_is_an_answer_of_no_rows(rows: int, by: str, engine: 
     """No question, no answer, the same columns."""
     frame = pl.DataFrame({"model_id": ["llama-2-7b"], "hardware_id": ["a40"]}).head(rows)
     found = calc.evaluate(frame, by=by, engine=engine).collect()
-    assert (found.height > 0) == (rows > 0) and "time_s" in found.columns or "ttft_s" in found.columns
+    assert ((found.height > 0) == (rows > 0) and "time_s" in found.columns) or "ttft_s" in found.columns
 
 
 def test_own_rows_are_checked_like_a_file() -> None:
@@ -236,7 +248,9 @@ def test_an_unknown_fact_empties_only_what_needs_it() -> None:
         {"hardware_id": ["mine"], "name": ["Mine"], "vendor": ["Me"], "kind": ["gpu"], "fp16_ops_per_s": [1e14],
          "source_id": ["definition"]}
     )  # fmt: skip
-    found = calc.evaluate(calc.scenarios(model="llama-2-7b", hardware=["mine", "a40"]), by="stage", hardware=mine).collect()
+    found = calc.evaluate(
+        calc.scenarios(model="llama-2-7b", hardware=["mine", "a40"]), by="stage", hardware=mine
+    ).collect()
     assert found["time_s"].is_null().to_list() == [True, True, False, False]
     assert found["reason"][0] == "hardware.memory_bandwidth_bytes_per_s is unknown" and found["reason"][2] is None
     assert found["ops"][0] == found["ops"][2]

@@ -33,7 +33,7 @@ def test_the_products_own_sheets_pass(data: Path) -> None:
         ("extra,ops + memory_byte,op,L,,definition", "extra", "did you mean 'memory_bytes'"),
         ("extra,0.5 * ops,op,L,,definition", "extra", "decimal-point literal 0.5"),
         ("extra,ops * ,op,L,,definition", "extra", "ends too early"),
-        ('extra,"REGEXP_MATCHES(class, \'a\')",,L,,definition', "extra", "not a function that every engine evaluates"),
+        ("extra,\"REGEXP_MATCHES(class, 'a')\",,L,,definition", "extra", "not a function that every engine evaluates"),
         ("extra,ops ^ 2,op,L,,definition", "extra", "cannot read '^ 2'"),
         ("extra,(SELECT 1),,L,,definition", "extra", "in '(SELECT 1)'"),
         ("extra,ops / time_s,op,L,,definition", "extra", "does not follow from its inputs"),
@@ -59,7 +59,7 @@ def test_a_wrong_cell_is_named_with_its_file_and_reason(data: Path, row: str, ce
 
 
 def test_a_cycle_is_shown_as_its_path(data: Path) -> None:
-    """first → second → third → first."""
+    """First → second → third → first."""
     for name, reads in (("first", "second"), ("second", "third"), ("third", "first")):
         append(data / "sheets/exact/scenario.csv", f"{name},{reads} + 1,,L,,definition")
     assert "first → second → third → first" in findings(data)
@@ -80,9 +80,15 @@ def test_a_wrong_unit_in_every_file(data: Path) -> None:
            "kv_bytes_per_token,SUM(count * cache_token_elements) * kv_element_bytes,s")  # fmt: skip
     change(data / "sheets/exact/kinds.csv", "vector * instances * pairs,0,0,0,0,instances * rows * cols",
            "vector * instances * pairs,0,0,0,0,instances * rows * cols * vector")  # fmt: skip
-    change(data / "sheets/exact/blocks.csv", "rotary_ops * rotary_dim / head_width", "rotary_ops * rotary_ops / head_width")
+    change(
+        data / "sheets/exact/blocks.csv", "rotary_ops * rotary_dim / head_width", "rotary_ops * rotary_ops / head_width"
+    )
     found = findings(data)
-    for place in ("totals.csv, cell kv_bytes_per_token", "kinds.csv, cell softmax", "blocks.csv, cell attention.rotary_cost"):
+    for place in (
+        "totals.csv, cell kv_bytes_per_token",
+        "kinds.csv, cell softmax",
+        "blocks.csv, cell attention.rotary_cost",
+    ):
         assert place in found, found
 
 
@@ -116,9 +122,13 @@ def test_two_techniques_on_one_cell_must_say_how_they_combine(data: Path) -> Non
 
     tables = load(data)
     grid = scenarios(tables, model="llama-2-7b", hardware="a6000", technique="sliding_window+other_window")
-    with pytest.raises(CalcError, match="'sliding_window' has changed this cell already and 'other_window' does not say"):
+    with pytest.raises(
+        CalcError, match="'sliding_window' has changed this cell already and 'other_window' does not say"
+    ):
         evaluate(tables, grid)
-    other = scenarios(tables, model="llama-2-7b", hardware="a6000", technique="other_window+sliding_window", input_len=900)
+    other = scenarios(
+        tables, model="llama-2-7b", hardware="a6000", technique="other_window+sliding_window", input_len=900
+    )
     found = evaluate(tables, other).collect().filter(stage="decode", operator="fused_attention")
     assert found["kv_read_bytes"][0] == 2 * 32 * 64 * 128 * 2
 

@@ -69,9 +69,17 @@ def test_techniques_work_in_both_engines(by: str) -> None:
 def test_a_sliding_window_bounds_work_traffic_and_cache() -> None:
     """At 9,000 tokens and a window of 1,000: pairs 1000·8001 + 999·1000/2, reads and cache of 1,000 tokens."""
     row = calc.analyze(
-        "llama-2-7b", "a6000", input_len=9000, output_len=100, by="operator", technique="sliding_window", window_len=1000
+        "llama-2-7b",
+        "a6000",
+        input_len=9000,
+        output_len=100,
+        by="operator",
+        technique="sliding_window",
+        window_len=1000,
     )
-    prefill, decode = (row.filter(stage=s, operator="fused_attention").row(0, named=True) for s in ("prefill", "decode"))
+    prefill, decode = (
+        row.filter(stage=s, operator="fused_attention").row(0, named=True) for s in ("prefill", "decode")
+    )
     assert prefill["matrix_ops"] == 4 * 32 * 128 * (1000 * 1001 / 2 + 8000 * 1000)
     assert decode["matrix_ops"] == 4 * 32 * 128 * 1000
     assert decode["kv_read_bytes"] == 2 * 32 * 1000 * 128 * 2

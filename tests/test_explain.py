@@ -46,7 +46,11 @@ def test_totals_explain_to_the_value_shown(by: str) -> None:
     """Stage and serving figures, and that a sum lists its operators."""
     table = calc.analyze("gpt-j-6b", "h100", by=by, precision="w8a8kv8")
     for row in table.iter_rows(named=True):
-        columns = ("time_s", "floor_s", "mfu", "bound", "ops") if by == "stage" else ("ttft_s", "tpot_s", "e2e_s", "kv_cache_bytes")
+        columns = (
+            ("time_s", "floor_s", "mfu", "bound", "ops")
+            if by == "stage"
+            else ("ttft_s", "tpot_s", "e2e_s", "kv_cache_bytes")
+        )
         for column in columns:
             found = calc.explain(column, row)
             wanted = row[column]
@@ -59,7 +63,9 @@ def test_totals_explain_to_the_value_shown(by: str) -> None:
 
 def test_numbers_stand_in_the_formula() -> None:
     """The decode q projection on an A6000: 33,570,816 bytes over 768 GB/s."""
-    found = calc.explain("memory_s", {"model_id": "llama-2-7b", "hardware_id": "a6000"}, stage="decode", operator="q_proj")
+    found = calc.explain(
+        "memory_s", {"model_id": "llama-2-7b", "hardware_id": "a6000"}, stage="decode", operator="q_proj"
+    )
     assert found.formula == "memory_bytes / memory_bandwidth_bytes_per_s"
     assert found.numbers == "33570816 / 768000000000"
     assert found.value == 33570816 / 768e9 and found.unit == "s"

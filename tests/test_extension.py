@@ -28,8 +28,14 @@ def extended(data: Path) -> Path:
         data / "sheets/exact/operators.csv",
         "mlp,post_norm,norm,1,tokens,n_norm_vectors,width,0,norm_cost,0,0,0,0,,down_proj,TRUE,Norm after the MLP,,definition",
     )
-    append(data / "sheets/exact/roofline.csv", "bytes_per_op,\"memory_bytes / NULLIF(ops, 0)\",byte/op,Bytes per operation,,definition")
-    append(data / "columns.csv", "operators,bytes_per_op,false,number,byte/op,false,false,false,,,,Bytes per operation,Inverse intensity")
+    append(
+        data / "sheets/exact/roofline.csv",
+        'bytes_per_op,"memory_bytes / NULLIF(ops, 0)",byte/op,Bytes per operation,,definition',
+    )
+    append(
+        data / "columns.csv",
+        "operators,bytes_per_op,false,number,byte/op,false,false,false,,,,Bytes per operation,Inverse intensity",
+    )
     check(load(data))
     return data
 

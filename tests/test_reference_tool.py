@@ -25,7 +25,9 @@ NAMES = {
 
 def questions(golden: pl.DataFrame) -> pl.DataFrame:
     """Return the scenarios behind golden rows, in the words of this project, beside the tool's own."""
-    bits = {f"{role}_format": column for role, column in (("weight", "w_bit"), ("activation", "a_bit"), ("kv", "kv_bit"))}
+    bits = {
+        f"{role}_format": column for role, column in (("weight", "w_bit"), ("activation", "a_bit"), ("kv", "kv_bit"))
+    }
     return golden.select(KEYS).unique(maintain_order=True).with_columns(
         pl.concat_str(pl.lit("llm_viewer/"), "hardware").alias("hardware_id"),
         pl.col("batch_size").alias("batch"),
@@ -59,7 +61,9 @@ def test_every_number_of_the_reference_tool(engine: str, by: str) -> None:
 def test_old_and_new_names_mean_one_model() -> None:
     """THUDM/chatglm3-6b is zai-org/chatglm3-6b today; case does not matter; ids come back as they were spelled."""
     names = ["THUDM/chatglm3-6b", "zai-org/ChatGLM3-6B"]
-    found = calc.evaluate(calc.scenarios(model=names, hardware="llm_viewer/nvidia_a6000"), by="stage", sheet="llm_viewer")
+    found = calc.evaluate(
+        calc.scenarios(model=names, hardware="llm_viewer/nvidia_a6000"), by="stage", sheet="llm_viewer"
+    )
     frame = found.collect()
     assert frame["model_id"].unique(maintain_order=True).to_list() == names
     assert frame["time_s"][0] == frame["time_s"][2] is not None
@@ -78,8 +82,12 @@ def test_a_device_without_int8_gives_a_reason() -> None:
 def test_generation_is_a_decode_at_every_context() -> None:
     """The chat task: prefill at the prompt, then one decode at s = prompt … prompt + answer − 1."""
     one = {"model": "llama-2-7b", "hardware": "llm_viewer/nvidia_V100", "batch": 64, "attention": "eager"}
-    whole = calc.evaluate(calc.scenarios(**one, input_len=100, output_len=300), by="serving", sheet="llm_viewer").collect()
-    steps = calc.evaluate(calc.scenarios(**one, input_len=list(range(100, 400))), by="stage", sheet="llm_viewer").collect()
+    whole = calc.evaluate(
+        calc.scenarios(**one, input_len=100, output_len=300), by="serving", sheet="llm_viewer"
+    ).collect()
+    steps = calc.evaluate(
+        calc.scenarios(**one, input_len=list(range(100, 400))), by="stage", sheet="llm_viewer"
+    ).collect()
     prefill = steps.filter(stage="prefill", input_len=100)["time_s"][0]
     brute = prefill + steps.filter(stage="decode")["time_s"].sum()
     assert whole["e2e_s"][0] == pytest.approx(brute, rel=1e-9)

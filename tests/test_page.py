@@ -1,0 +1,289 @@
+"""The first page, without a browser: what each control does to the figures, and what bad input looks like."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+pytest.importorskip("streamlit", reason="streamlit is not installed")
+
+from streamlit.testing.v1 import AppTest
+
+import calc
+from calc import charts
+from calc.display import quantity
+from calc.sheet import sheet_names
+from calc.tables import load
+
+ROOT = Path(__file__).parent.parent
+SHOWN = {"model": "meta-llama/Llama-2-7b-hf", "hardware": "nvidia_rtx_a6000", "batch": 1, "input_len": 2048, "output_len": 128}
+Copy = Callable[..., Path]
+
+
+def opened(**query: str) -> AppTest:
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    for key, value in query.items():
+        at.query_params[key] = value
+    at.run()
+    assert not at.exception
+    return at
+
+
+def figures(at: AppTest) -> dict[str, str]:
+    return {m.label: m.value for m in at.metric}
+
+
+def options(at: AppTest, key: str) -> list[str]:
+    return list(at.selectbox(key=key).options)
+
+
+def formula(at: AppTest) -> str:
+    return str(at.code[0].value)
+
+
+def table(at: AppTest) -> pl.DataFrame:
+    return pl.from_pandas(at.dataframe[-1].value)
+
+
+def set_to(at: AppTest, key: str, value: object) -> AppTest:
+    at.get_by_key(key).set_value(value)
+    at.run()
+    assert not at.exception
+    return at
+
+
+@pytest.fixture(scope="module")
+def first() -> AppTest:
+    return opened()
+
+
+@pytest.fixture
+def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Copy:
+    """Return a function that adds a row to a table of a copy of the data: like an old row, but for some fields."""
+    folder = tmp_path / "data"
+    shutil.copytree(ROOT / "data", folder)
+    monkeypatch.setenv("CALC_DATA", str(folder))
+
+    def add(name: str, like: str, **fields: str) -> Path:
+        with (folder / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+            header, *rows = csv.reader(file)
+        row = next(r for r in rows if r[0] == like)
+        rows.append([fields.get(c, "" if c == "aliases" else v) for c, v in zip(header, row, strict=True)])
+        with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows([header, *rows])
+        return folder
+
+    return add
+
+
+def test_the_headline_figures_are_the_answer(first: AppTest) -> None:
+    answer = calc.analyze(**SHOWN, by="serving").row(0, named=True)
+    shown = figures(first)
+    assert shown["Time to first token"] == quantity(answer["ttft_s"], "s")
+    assert shown["Time per output token"] == quantity(answer["tpot_s"], "s")
+    assert shown["Whole answer"] == quantity(answer["e2e_s"], "s")
+    assert shown["Output tokens per second"] == quantity(answer["output_tokens_per_s"], "1/s")
+    assert shown["Weights"] == quantity(answer["weight_memory_bytes"], "byte")
+    assert shown["KV cache"] == quantity(answer["kv_cache_bytes"], "byte")
+    bounds = dict(calc.analyze(**SHOWN, by="stage").select("stage", "bound").iter_rows())
+    assert {s: shown[f"{s.capitalize()} is bound by"] for s in bounds} == bounds
+    assert first.metric[-2].delta == f"{calc.analyze(**SHOWN, by='stage')['mfu'][0]:.1%}"
+
+
+def test_the_table_holds_every_operator_with_its_share(first: AppTest) -> None:
+    shown = table(first)
+    operators = calc.analyze(**SHOWN)
+    assert shown.select("stage", "part", "operator").rows() == operators.select("stage", "part", "operator").rows()
+    assert shown["bound"].to_list() == operators["bound"].to_list()
+    for _, rows in shown.group_by("stage"):
+        assert rows["share"].sum() == pytest.approx(1)
+    assert set(shown.columns) >= {"count", "ops", "memory_bytes", "arithmetic_intensity", "compute_format", "all_s"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model", "facebook/opt-6.7b"),
+        ("hardware", "A100 80GB SXM4"),
+        ("batch", 2),
+        ("input_len", 512),
+        ("output_len", 64),
+        ("cached_len", 1024),
+        ("precision", "w8a8kv8"),
+        ("weight_format", "int4"),
+        ("activation_format", "fp32"),
+        ("kv_format", "int8"),
+        ("attention", "eager"),
+        ("sheet", "llm_viewer"),
+    ],
+)
+def test_each_control_changes_the_figures(first: AppTest, key: str, value: object) -> None:
+    assert figures(set_to(opened(), key, value)) != figures(first)
+
+
+def test_twice_the_batch_takes_twice_the_cache(first: AppTest) -> None:
+    shown = figures(set_to(opened(), "batch", 2))
+    assert shown["KV cache"] == "2.282 GB"
+    assert figures(first)["KV cache"] == "1.141 GB"
+    assert shown["Weights"] == figures(first)["Weights"]
+
+
+def test_eight_bit_weights_take_half() -> None:
+    whole, half = opened(sheet="llm_viewer"), opened(sheet="llm_viewer", precision="w8a16kv16")
+    assert [float(figures(at)["Weights"].split()[0]) for at in (whole, half)] == pytest.approx([12.95, 6.476], rel=1e-3)
+
+
+def test_a_sheet_shows_only_what_it_has() -> None:
+    at = opened(sheet="llm_viewer")
+    assert "mfu" not in calc.analyze(**SHOWN, by="stage", sheet="llm_viewer").columns
+    assert not at.metric[-1].delta
+    assert set(table(at)["part"]) == {"layer", "head"}
+
+
+def test_the_stage_filter_keeps_one_stage() -> None:
+    at = set_to(opened(), "stage", "decode")
+    assert set(table(at)["stage"]) == {"decode"}
+    assert "decode." in at.selectbox(key="cell").placeholder
+
+
+def test_everything_in_the_data_can_be_chosen(first: AppTest) -> None:
+    assert sorted(options(first, "model")) == sorted(calc.models()["model_id"])
+    assert sorted(options(first, "hardware")) == sorted(calc.hardware()["name"])
+    assert sorted(options(first, "precision")) == sorted(calc.precisions()["precision_id"])
+    assert options(first, "kv_format") == load()["formats"]["format_id"].to_list()
+    assert list(first.get_by_key("sheet").options) == sheet_names(load())
+
+
+def test_rows_added_to_the_data_can_be_chosen(copied: Copy) -> None:
+    copied("models", "facebook/opt-125m", model_id="my/model", n_layers="24")
+    copied("hardware", "nvidia_rtx_a6000", hardware_id="mine", name="My device", memory_bandwidth_bytes_per_s="2e12")
+    copied("formats", "int4", format_id="int5", label="5-bit integer", bits="5")
+    copied("precisions", "w4a16kv16", precision_id="w5a16kv16", weight_format="int5", label="5-bit weights")
+    at = opened(model="my/model", hardware="My device", precision="w5a16kv16")
+    assert {"my/model"} < set(options(at, "model"))
+    assert "int5" in options(at, "weight_format")
+    assert at.header[0].value == "model on My device"
+    assert any("2 TB/s" in c.value for c in at.caption)
+
+
+def test_devices_of_one_name_stay_apart(copied: Copy) -> None:
+    copied("hardware", "nvidia_rtx_a6000", hardware_id="mine", memory_bandwidth_bytes_per_s="2e12")
+    assert {"RTX A6000 (mine)", "RTX A6000 (nvidia_rtx_a6000)"} < set(options(opened(), "hardware"))
+
+
+def test_an_unknown_fact_is_named(copied: Copy) -> None:
+    copied("hardware", "intel_core_i9_13900k", hardware_id="mine", name="Half known", memory_bandwidth_bytes_per_s="")
+    at = opened(hardware="Half known")
+    assert figures(at)["Time to first token"] == "—"
+    assert "bandwidth" in at.warning[0].value
+    assert at.info
+    assert formula(at).startswith("time_s = ")
+
+
+def test_what_stands_in_for_an_unknown_fact_is_said(copied: Copy) -> None:
+    copied("hardware", "nvidia_rtx_a6000", hardware_id="mine", name="No vector peak", vector_fp32_ops_per_s="")
+    at = opened(hardware="No vector peak")
+    assert any("Assumed" in c.value for c in at.caption)
+
+
+def test_unknown_values_in_the_url_fall_back(first: AppTest) -> None:
+    at = opened(
+        model="nonsense", hardware="?", batch="0", input_len="abc", output_len="-1", precision="w3", sheet="none",
+        attention="no", stage="no", cell="no", weight_format="no",
+    )  # fmt: skip
+    assert figures(at) == figures(first)
+    assert not at.error
+
+
+def test_the_url_is_the_state() -> None:
+    at = opened(model="facebook/opt-6.7b", batch="8", stage="decode", cell="decode.mlp.up_proj.ops", weight_format="int8")
+    assert at.header[0].value.startswith("opt-6.7b on")
+    assert at.number_input(key="batch").value == 8
+    assert at.selectbox(key="weight_format").value == "int8"
+    assert formula(at).startswith("ops = matrix_ops + vector_ops")
+    assert set(table(at)["stage"]) == {"decode"}
+
+
+@pytest.mark.parametrize("spelled", ["a100", "A100-80GB", "nvidia_a100_80gb_sxm"])
+def test_the_url_may_name_a_device_by_id_or_alias(spelled: str) -> None:
+    at = opened(hardware=spelled, model="llama-2-13b")
+    assert at.header[0].value == "Llama-2-13b-hf on A100 80GB SXM4"
+    assert at.query_params["hardware"] == "A100 80GB SXM4"
+
+
+def test_a_question_without_answer_says_why() -> None:
+    at = opened(input_len="0", output_len="0")
+    assert "both 0" in at.error[0].value
+    set_to(at, "output_len", 5)
+    assert not at.error
+    assert figures(at)["Time per output token"] != "—"
+
+
+def test_a_broken_data_folder_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CALC_DATA", str(tmp_path / "missing"))
+    assert "missing" in opened().error[0].value
+
+
+def test_the_formula_bar_starts_with_the_longest_operator(first: AppTest) -> None:
+    operators = calc.analyze(**SHOWN)
+    top = operators[(operators["count"] * operators["time_s"]).arg_max()].row(0, named=True)
+    assert f"{top['stage']}.{top['part']}.{top['operator']}.time_s" in first.selectbox(key="cell").placeholder
+    assert formula(first).splitlines()[0] == "time_s = IF(is_known, ceiling_s, NULL)"
+    assert formula(first).endswith(f"= {quantity(top['time_s'], 's')}")
+    assert "ceiling_s" in list(first.dataframe[0].value["Name"])
+
+
+@pytest.mark.parametrize("cell", ["ttft_s", "decode.mfu", "prefill.attention.q_proj.bound", "decode.head.lm_head.count"])
+def test_the_formula_bar_shows_the_chosen_cell(cell: str) -> None:
+    at = set_to(opened(), "cell", cell)
+    assert formula(at).startswith(f"{cell.rpartition('.')[2]} = ")
+
+
+@pytest.mark.parametrize("sheet", sheet_names(load()))
+def test_every_cell_on_offer_has_an_explanation(sheet: str) -> None:
+    at = opened(sheet=sheet)
+    offered = options(at, "cell")
+    for cell in offered[:: max(1, len(offered) // 12)]:
+        set_to(at, "cell", cell)
+        assert not at.error, cell
+        assert formula(at).startswith(f"{cell.rpartition('.')[2]} = ")
+
+
+def test_the_bar_follows_precedents_and_comes_back() -> None:
+    at = opened()
+    at.session_state["trail"] = (1,)
+    at.run()
+    assert formula(at).startswith("ceiling_s = ")
+    at.button(key="back-0").click().run()
+    assert formula(at).startswith("time_s = ")
+    at.session_state["trail"] = (1, 99)
+    at.run()
+    assert formula(at).startswith("ceiling_s = ")
+
+
+def test_the_ceilings_are_the_peaks_in_use() -> None:
+    operators = calc.analyze(**SHOWN)
+    made = charts.ceilings(operators, 768e9)
+    assert made["name"].to_list() == ["fp16 154.8 TOP/s", "vector fp32 38.7 TOP/s"]
+    assert (made["ridge"] * 768e9).to_list() == pytest.approx(made["peak_ops_per_s"].to_list())
+
+
+def test_every_operator_that_computes_is_on_the_roofline() -> None:
+    operators = calc.analyze(**SHOWN).with_columns(share=pl.lit(0.5))
+    drawn = charts.roofline(operators, 768e9).to_dict()
+    memory, flat, _, points = (drawn["datasets"][layer["data"]["name"]] for layer in drawn["layer"])
+    assert len(points) == operators.filter(pl.col("ops") > 0).height < operators.height
+    assert all(p["attainable_ops_per_s"] == pytest.approx(768e9 * p["arithmetic_intensity"]) for p in memory)
+    assert {p["attainable_ops_per_s"] for p in flat} == {154.8e12, 38.7e12}
+
+
+def test_only_the_pages_know_streamlit() -> None:
+    allowed = [ROOT / "app.py", *(ROOT / "calc" / "ui").glob("*.py")]
+    others = [p for p in [ROOT / "app.py", *(ROOT / "calc").rglob("*.py")] if p not in allowed]
+    assert not [p.name for p in others if "import streamlit" in p.read_text(encoding="utf-8")]
+    assert len((ROOT / "app.py").read_text(encoding="utf-8").splitlines()) < 60
