@@ -14,7 +14,7 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from calc.errors import CalcError
-from calc.formula import Node, to_sql
+from calc.formula import Node, is_literal, to_sql
 from calc.program import GRAINS, LABELS, Column, Compiler, Program, ResultRow, by_level, result_scope
 from calc.questions import CONFIGURATION, DEVICE, FORMATS, ROW, Questions, prepare
 from calc.sheet import Sheet, fact_columns, load_sheet
@@ -111,13 +111,14 @@ def answer(tables: Tables, questions: Questions, program: Program) -> pl.DataFra
     devices = tables["hardware"].lazy().select(*(c for c in program.carried if c in hardware)).with_row_index(DEVICE)
     if questions.places is None:
         nth = pl.LazyFrame({DEVICE: questions.devices}, schema={DEVICE: pl.UInt32}).with_row_index("nth")
-        devices = nth.join(devices, on=DEVICE, how="left")
-        frame = devices.join(facts, how="cross").with_columns(questions.row())
+        devices = nth.join(devices, on=DEVICE, how="left", maintain_order="left")
+        facts = facts.sort(CONFIGURATION)
+        frame = devices.join(facts, how="cross", maintain_order="left_right").with_columns(questions.row())
     else:
         frame = questions.pairs().join(facts, on=CONFIGURATION).join(devices, on=DEVICE)
     for level in program.levels(on_hardware=True):
         frame = frame.with_columns(_expressions(level))
-    return _rows(frame, program, questions.asked.height)
+    return _operator_rows(frame, program, questions) if program.late else _wide_rows(frame, program, questions)
 
 
 def _with_facts(tables: Tables, configurations: pl.DataFrame, inputs: set[str]) -> pl.LazyFrame:
@@ -154,25 +155,57 @@ def expression(node: Node) -> pl.Expr:
     return pl.sql_expr(to_sql(node, lambda n: f'"{n}"'))
 
 
-def _rows(frame: pl.LazyFrame, program: Program, height: int) -> pl.DataFrame:
-    if program.late:
-        structs = pl.concat_list(_structs(program)).alias("__rows")
-        frame = frame.select(ROW, *program.broadcast, structs).sort(ROW).explode("__rows").unnest("__rows")
-        frame = frame.filter(pl.col("__gate"))
-        for level in by_level(program.late):
-            frame = frame.with_columns(_expressions(level))
-        return _collect(frame.select(ROW, *_values(program.outputs, program)), height)
+def _operator_rows(frame: pl.LazyFrame, program: Program, questions: Questions) -> pl.DataFrame:
+    """Unfold each question into its operators and compute the roofline on their rows."""
+    structs = pl.concat_list(_structs(program)).alias("__rows")
+    frame = frame.select(ROW, *program.broadcast, structs).sort(ROW).explode("__rows").unnest("__rows")
+    frame = frame.filter(pl.col("__gate"))
+    for level in by_level(program.late):
+        frame = frame.with_columns(_expressions(level))
+    return _collect(frame.select(ROW, *_values(program.outputs, program)), questions)
+
+
+def _wide_rows(frame: pl.LazyFrame, program: Program, questions: Questions) -> pl.DataFrame:
+    """Compute each question's result rows side by side, then put them below each other."""
+    constant = {c for c in program.outputs if all(is_literal(r.values[c]) for r in program.rows)}
     wide = [
-        v.alias(f"{i} {v.meta.output_name()}") for i, r in enumerate(program.rows) for v in _values(r.values, program)
+        v.alias(f"{i} {v.meta.output_name()}")
+        for i, r in enumerate(program.rows)
+        for v in _values({c: n for c, n in r.values.items() if c not in constant}, program)
     ]
-    found = _collect(frame.select(ROW, *wide), height).sort(ROW)
-    each = [found.select(ROW, *(pl.col(f"{i} {c}").alias(c) for c in row.values)) for i, row in enumerate(program.rows)]
-    return pl.concat(each).sort(ROW, maintain_order=True) if len(each) > 1 else each[0]
+    found = _in_order(_collect(frame.select(ROW, *wide), questions), questions)
+    n = len(program.rows)
+    interleaved = [
+        pl.concat_arr(ROW if c == ROW else f"{i} {c}" for i in range(n)).explode().alias(c)
+        for c in (ROW, *(c for c in program.outputs if c not in constant))
+    ]
+    found = found.select(interleaved)
+    each = [
+        pl.lit(pl.Series([r.values[c].value for r in program.rows], dtype=DTYPES[program.dtypes[c]]))
+        .gather(pl.int_range(pl.len()) % n)
+        .alias(c)
+        for c in program.outputs
+        if c in constant
+    ]
+    return found.with_columns(each).select(ROW, *program.outputs)
 
 
-def _collect(frame: pl.LazyFrame, height: int) -> pl.DataFrame:
+def _in_order(found: pl.DataFrame, questions: Questions) -> pl.DataFrame:
+    """Return rows in the questions' order; a grid comes device by device, so that where a row stands is known."""
+    if questions.places is None and found.height == questions.asked.height > SMALL_ROWS:
+        run, configurations = questions.run, found.height // len(questions.devices)
+        row = pl.int_range(found.height)
+        place = row % (run * len(questions.devices)) // run * configurations
+        place += row // (run * len(questions.devices)) * run + row % run
+        ordered = found[pl.select(place.alias("place"))["place"]]
+        if ordered[ROW].is_sorted():
+            return ordered
+    return found.sort(ROW)
+
+
+def _collect(frame: pl.LazyFrame, questions: Questions) -> pl.DataFrame:
     # planning costs more than a few rows do; streaming keeps the columns of many rows in the processor's cache
-    if height <= SMALL_ROWS:
+    if questions.asked.height <= SMALL_ROWS:
         return frame.collect(optimizations=pl.QueryOptFlags.none())
     return frame.collect(engine="streaming")
 

@@ -10,7 +10,8 @@ import polars as pl
 from calc.display import quantity
 from calc.errors import CalcError, closest
 from calc.evaluation import expression, result_columns, with_device_facts
-from calc.formula import FALSE, Node, literal, name, names, replace, to_text
+from calc.folding import replace
+from calc.formula import FALSE, Node, literal, name, names, to_text
 from calc.program import Column, Compiler, by_level, levelled
 from calc.questions import prepare, stack_of
 from calc.sheet import Alias, Cell, Scope, Sheet, fact_columns, load_sheet

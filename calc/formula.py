@@ -1,13 +1,12 @@
 """The formula language of the sheets: one scalar SQL expression, as a tree.
 
 The language is the part of SQL that Polars, DuckDB, Spark and a spreadsheet evaluate alike. A formula is parsed
-once; its names are then replaced (by other names, by literals, by whole formulas), constants are folded, and the
+once; its names are then replaced and constants folded (``calc.folding``), and the
 tree is printed again as SQL text, which is the only thing an engine ever sees.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -243,158 +242,6 @@ def names(node: Node) -> set[str]:
     for child in node.children:
         found |= names(child)
     return found
-
-
-def replace(node: Node, lookup: Callable[[str], Node]) -> Node:
-    """Return the formula with every name replaced by what ``lookup`` gives for it, and constants folded."""
-    if node.kind == "name":
-        return lookup(str(node.value))
-    if not node.children:
-        return node
-    if node.kind == "case":
-        return _replace_case(node, lookup)
-    return _fold(Node(node.kind, node.value, tuple(replace(child, lookup) for child in node.children)))
-
-
-def _replace_case(node: Node, lookup: Callable[[str], Node]) -> Node:
-    kept: list[Node] = []
-    for condition, result in zip(node.children[:-1:2], node.children[1:-1:2], strict=True):
-        condition = replace(condition, lookup)
-        if condition in (FALSE, NULL):
-            continue
-        result = replace(result, lookup)
-        if condition == TRUE:
-            return Node("case", None, (*kept, result)) if kept else result
-        kept += [condition, result]
-    otherwise = replace(node.children[-1], lookup)
-    return Node("case", None, (*kept, otherwise)) if kept else otherwise
-
-
-def _fold(node: Node) -> Node:
-    """Evaluate what depends on literals alone, and drop what cannot matter (TRUE AND x, x * 0, x + 0)."""
-    operands = node.children
-    fold = _FOLDS.get(str(node.value))
-    if fold is not None:
-        folded = fold(operands)
-        if folded is not None:
-            return folded
-    return node
-
-
-def _fold_and(operands: tuple[Node, ...]) -> Node | None:
-    left, right = operands
-    if FALSE in operands:
-        return FALSE
-    return right if left == TRUE else left if right == TRUE else None
-
-
-def _fold_or(operands: tuple[Node, ...]) -> Node | None:
-    left, right = operands
-    if TRUE in operands:
-        return TRUE
-    return right if left == FALSE else left if right == FALSE else None
-
-
-def _fold_times(operands: tuple[Node, ...]) -> Node | None:
-    left, right = operands
-    if ZERO in operands:
-        return ZERO
-    if left == number(1):
-        return right
-    return left if right == number(1) else _numeric(lambda a, b: a * b)(operands)
-
-
-def _fold_plus(operands: tuple[Node, ...]) -> Node | None:
-    left, right = operands
-    return right if left == ZERO else left if right == ZERO else _numeric(lambda a, b: a + b)(operands)
-
-
-def _fold_divide(operands: tuple[Node, ...]) -> Node | None:
-    left, right = operands
-    if right == number(1) or (left == ZERO and right != ZERO):
-        return left
-    return _numeric(lambda a, b: a / b if b else math.nan)(operands)
-
-
-def _fold_in(operands: tuple[Node, ...]) -> Node | None:
-    if not all(node.kind in ("number", "string", "boolean") for node in operands):
-        return None
-    return TRUE if operands[0] in operands[1:] else FALSE
-
-
-def _numeric(function: Callable[..., float]) -> Callable[[tuple[Node, ...]], Node | None]:
-    def fold(operands: tuple[Node, ...]) -> Node | None:
-        if NULL in operands:
-            return NULL
-        if any(node.kind != "number" for node in operands):
-            return None
-        value = function(*(node.value for node in operands))
-        return number(value) if math.isfinite(value) else None
-
-    return fold
-
-
-def _compare(function: Callable[[object, object], bool]) -> Callable[[tuple[Node, ...]], Node | None]:
-    def fold(operands: tuple[Node, ...]) -> Node | None:
-        left, right = operands
-        if NULL in operands:
-            return NULL
-        if left.kind != right.kind or not (is_literal(left) and is_literal(right)):
-            return None
-        return TRUE if function(left.value, right.value) else FALSE
-
-    return fold
-
-
-def _extreme(function: Callable[..., float]) -> Callable[[tuple[Node, ...]], Node | None]:
-    def fold(operands: tuple[Node, ...]) -> Node | None:
-        known = [node for node in operands if node.kind == "number"]
-        others = tuple(dict.fromkeys(node for node in operands if not is_literal(node)))
-        extreme = (number(function(node.value for node in known)),) if known else ()
-        if not others:
-            return extreme[0] if extreme else NULL
-        if len(others) + len(extreme) == len(operands):
-            return None
-        kept = (*others, *extreme)
-        function_name = "GREATEST" if function is max else "LEAST"
-        return kept[0] if len(kept) == 1 else Node("call", function_name, kept)
-
-    return fold
-
-
-def _fold_coalesce(operands: tuple[Node, ...]) -> Node | None:
-    kept = tuple(node for node in operands if node != NULL)
-    if not kept:
-        return NULL
-    if is_literal(kept[0]) or len(kept) == 1:
-        return kept[0]
-    return Node("call", "COALESCE", kept) if len(kept) < len(operands) else None
-
-
-_FOLDS: dict[str, Callable[[tuple[Node, ...]], Node | None]] = {
-    "AND": _fold_and,
-    "OR": _fold_or,
-    "NOT": lambda o: {TRUE: FALSE, FALSE: TRUE, NULL: NULL}.get(o[0]),
-    "*": _fold_times,
-    "+": _fold_plus,
-    "-": lambda o: o[0] if o[1] == ZERO else _numeric(lambda a, b: a - b)(o),
-    "/": _fold_divide,
-    "NEG": _numeric(lambda a: -a),
-    "=": _compare(lambda a, b: a == b),
-    "<>": _compare(lambda a, b: a != b),
-    "<": _compare(lambda a, b: a < b),  # type: ignore[operator]
-    "<=": _compare(lambda a, b: a <= b),  # type: ignore[operator]
-    ">": _compare(lambda a, b: a > b),  # type: ignore[operator]
-    ">=": _compare(lambda a, b: a >= b),  # type: ignore[operator]
-    "IN": _fold_in,
-    "IS NULL": lambda o: TRUE if o[0] == NULL else FALSE if is_literal(o[0]) else None,
-    "NULLIF": lambda o: None if not (is_literal(o[0]) and is_literal(o[1])) else NULL if o[0] == o[1] else o[0],
-    "GREATEST": _extreme(max),
-    "LEAST": _extreme(min),
-    "COALESCE": _fold_coalesce,
-    "FLOOR": _numeric(math.floor),
-    "CEIL": _numeric(math.ceil),
-}
 
 
 def _exponent(value: float) -> str:

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from calc.errors import CalcError, SheetError, closest
-from calc.formula import FALSE, TRUE, ZERO, Node, is_literal, name, names, number, replace
+from calc.folding import replace
+from calc.formula import FALSE, TRUE, ZERO, Node, is_literal, name, names, number
 from calc.sheet import QUANTITIES, Alias, Cell, Scope, Sheet, constant_value
 
 LABELS = ("stage", "part", "operator", "kind", "class")

@@ -9,7 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from calc.errors import CalcError, DataError, SheetError, closest
-from calc.formula import FormulaError, Node, literal, name, number, parse, replace
+from calc.folding import replace
+from calc.formula import FormulaError, Node, literal, name, number, parse
 from calc.tables import Tables, read_csv
 
 KEYS = {

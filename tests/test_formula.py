@@ -6,7 +6,8 @@ import duckdb
 import polars as pl
 import pytest
 
-from calc.formula import FormulaError, Node, name, names, number, parse, replace, to_sql, to_text
+from calc.folding import replace
+from calc.formula import FormulaError, Node, name, names, number, parse, to_sql, to_text
 
 SAMPLE = {"a": 3.0, "b": -2.5, "c": 0.0, "d": None, "s": "x", "t": None, "f": True, "g": False, "u": None}
 SCHEMA = {n: pl.String if n in "st" else pl.Boolean if n in "fgu" else pl.Float64 for n in SAMPLE}

@@ -139,7 +139,10 @@ def loop(rows: list[tuple[object, ...]]) -> list[tuple[float, float, float]]:
             ops += v
             size += b
             t += max(v / V, b / bw)
-            m, b = 2.0 * batch * h * vocab, h * vocab * 2.0 + head_bias * vocab * 2.0 + batch * h * a + batch * vocab * a
+            m, b = (
+                2.0 * batch * h * vocab,
+                h * vocab * 2.0 + head_bias * vocab * 2.0 + batch * h * a + batch * vocab * a,
+            )
             ops += m
             size += b
             t += max(m / Pw, b / bw)
