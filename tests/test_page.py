@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import csv
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 import pytest
-
-pytest.importorskip("streamlit", reason="streamlit is not installed")
-
 from streamlit.testing.v1 import AppTest
 
 import calc
@@ -21,11 +17,18 @@ from calc.sheet import sheet_names
 from calc.tables import load
 
 ROOT = Path(__file__).parent.parent
-SHOWN = {"model": "meta-llama/Llama-2-7b-hf", "hardware": "nvidia_rtx_a6000", "batch": 1, "input_len": 2048, "output_len": 128}
-Copy = Callable[..., Path]
+SHOWN = {
+    "model": "meta-llama/Llama-2-7b-hf",
+    "hardware": "nvidia_rtx_a6000",
+    "batch": 1,
+    "input_len": 2048,
+    "output_len": 128,
+}
+Copy = Callable[..., None]
 
 
 def opened(**query: str) -> AppTest:
+    """Open the dashboard at a URL's parameters."""
     at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
     for key, value in query.items():
         at.query_params[key] = value
@@ -35,22 +38,27 @@ def opened(**query: str) -> AppTest:
 
 
 def figures(at: AppTest) -> dict[str, str]:
+    """Return the headline figures by label."""
     return {m.label: m.value for m in at.metric}
 
 
 def options(at: AppTest, key: str) -> list[str]:
+    """Return what a list offers."""
     return list(at.selectbox(key=key).options)
 
 
 def formula(at: AppTest) -> str:
+    """Return the formula bar's formula."""
     return str(at.code[0].value)
 
 
 def table(at: AppTest) -> pl.DataFrame:
+    """Return the operator table."""
     return pl.from_pandas(at.dataframe[-1].value)
 
 
 def set_to(at: AppTest, key: str, value: object) -> AppTest:
+    """Change one control."""
     at.get_by_key(key).set_value(value)
     at.run()
     assert not at.exception
@@ -59,29 +67,28 @@ def set_to(at: AppTest, key: str, value: object) -> AppTest:
 
 @pytest.fixture(scope="module")
 def first() -> AppTest:
+    """Open what a first visit shows; tests leave it as it is."""
     return opened()
 
 
 @pytest.fixture
-def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Copy:
+def copied(data: Path, monkeypatch: pytest.MonkeyPatch) -> Copy:
     """Return a function that adds a row to a table of a copy of the data: like an old row, but for some fields."""
-    folder = tmp_path / "data"
-    shutil.copytree(ROOT / "data", folder)
-    monkeypatch.setenv("CALC_DATA", str(folder))
+    monkeypatch.setenv("CALC_DATA", str(data))
 
-    def add(name: str, like: str, **fields: str) -> Path:
-        with (folder / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+    def add(table: str, like: str, /, **fields: str) -> None:
+        with (data / f"{table}.csv").open(newline="", encoding="utf-8") as file:
             header, *rows = csv.reader(file)
         row = next(r for r in rows if r[0] == like)
         rows.append([fields.get(c, "" if c == "aliases" else v) for c, v in zip(header, row, strict=True)])
-        with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+        with (data / f"{table}.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows([header, *rows])
-        return folder
 
     return add
 
 
 def test_the_headline_figures_are_the_answer(first: AppTest) -> None:
+    """Each figure is the API's own, in the display's words."""
     answer = calc.analyze(**SHOWN, by="serving").row(0, named=True)
     shown = figures(first)
     assert shown["Time to first token"] == quantity(answer["ttft_s"], "s")
@@ -96,6 +103,7 @@ def test_the_headline_figures_are_the_answer(first: AppTest) -> None:
 
 
 def test_the_table_holds_every_operator_with_its_share(first: AppTest) -> None:
+    """Same rows, same order, same bounds; the shares of a stage make a whole."""
     shown = table(first)
     operators = calc.analyze(**SHOWN)
     assert shown.select("stage", "part", "operator").rows() == operators.select("stage", "part", "operator").rows()
@@ -123,10 +131,12 @@ def test_the_table_holds_every_operator_with_its_share(first: AppTest) -> None:
     ],
 )
 def test_each_control_changes_the_figures(first: AppTest, key: str, value: object) -> None:
+    """No control is for show."""
     assert figures(set_to(opened(), key, value)) != figures(first)
 
 
 def test_twice_the_batch_takes_twice_the_cache(first: AppTest) -> None:
+    """The cache grows with the batch, the weights do not."""
     shown = figures(set_to(opened(), "batch", 2))
     assert shown["KV cache"] == "2.282 GB"
     assert figures(first)["KV cache"] == "1.141 GB"
@@ -134,11 +144,13 @@ def test_twice_the_batch_takes_twice_the_cache(first: AppTest) -> None:
 
 
 def test_eight_bit_weights_take_half() -> None:
+    """On the reference tool's sheet, where every weight is quantized."""
     whole, half = opened(sheet="llm_viewer"), opened(sheet="llm_viewer", precision="w8a16kv16")
     assert [float(figures(at)["Weights"].split()[0]) for at in (whole, half)] == pytest.approx([12.95, 6.476], rel=1e-3)
 
 
 def test_a_sheet_shows_only_what_it_has() -> None:
+    """The reference tool knows no utilisation and other parts."""
     at = opened(sheet="llm_viewer")
     assert "mfu" not in calc.analyze(**SHOWN, by="stage", sheet="llm_viewer").columns
     assert not at.metric[-1].delta
@@ -146,12 +158,14 @@ def test_a_sheet_shows_only_what_it_has() -> None:
 
 
 def test_the_stage_filter_keeps_one_stage() -> None:
+    """The table and the bar's default follow the filter."""
     at = set_to(opened(), "stage", "decode")
     assert set(table(at)["stage"]) == {"decode"}
     assert "decode." in at.selectbox(key="cell").placeholder
 
 
 def test_everything_in_the_data_can_be_chosen(first: AppTest) -> None:
+    """Every row of the tables is on offer, nothing else."""
     assert sorted(options(first, "model")) == sorted(calc.models()["model_id"])
     assert sorted(options(first, "hardware")) == sorted(calc.hardware()["name"])
     assert sorted(options(first, "precision")) == sorted(calc.precisions()["precision_id"])
@@ -160,6 +174,7 @@ def test_everything_in_the_data_can_be_chosen(first: AppTest) -> None:
 
 
 def test_rows_added_to_the_data_can_be_chosen(copied: Copy) -> None:
+    """A model, a device, a format and a precision need a row, no code."""
     copied("models", "facebook/opt-125m", model_id="my/model", n_layers="24")
     copied("hardware", "nvidia_rtx_a6000", hardware_id="mine", name="My device", memory_bandwidth_bytes_per_s="2e12")
     copied("formats", "int4", format_id="int5", label="5-bit integer", bits="5")
@@ -172,11 +187,13 @@ def test_rows_added_to_the_data_can_be_chosen(copied: Copy) -> None:
 
 
 def test_devices_of_one_name_stay_apart(copied: Copy) -> None:
+    """Where names are equal, ids tell devices apart."""
     copied("hardware", "nvidia_rtx_a6000", hardware_id="mine", memory_bandwidth_bytes_per_s="2e12")
     assert {"RTX A6000 (mine)", "RTX A6000 (nvidia_rtx_a6000)"} < set(options(opened(), "hardware"))
 
 
 def test_an_unknown_fact_is_named(copied: Copy) -> None:
+    """Unknown figures are dashes, with the reason beside them; no figure is guessed."""
     copied("hardware", "intel_core_i9_13900k", hardware_id="mine", name="Half known", memory_bandwidth_bytes_per_s="")
     at = opened(hardware="Half known")
     assert figures(at)["Time to first token"] == "—"
@@ -186,12 +203,14 @@ def test_an_unknown_fact_is_named(copied: Copy) -> None:
 
 
 def test_what_stands_in_for_an_unknown_fact_is_said(copied: Copy) -> None:
+    """An assumption is never silent."""
     copied("hardware", "nvidia_rtx_a6000", hardware_id="mine", name="No vector peak", vector_fp32_ops_per_s="")
     at = opened(hardware="No vector peak")
     assert any("Assumed" in c.value for c in at.caption)
 
 
 def test_unknown_values_in_the_url_fall_back(first: AppTest) -> None:
+    """A bad link opens the first page, without a traceback."""
     at = opened(
         model="nonsense", hardware="?", batch="0", input_len="abc", output_len="-1", precision="w3", sheet="none",
         attention="no", stage="no", cell="no", weight_format="no",
@@ -201,7 +220,10 @@ def test_unknown_values_in_the_url_fall_back(first: AppTest) -> None:
 
 
 def test_the_url_is_the_state() -> None:
-    at = opened(model="facebook/opt-6.7b", batch="8", stage="decode", cell="decode.mlp.up_proj.ops", weight_format="int8")
+    """Inputs, filter and chosen cell come from the URL."""
+    at = opened(
+        model="facebook/opt-6.7b", batch="8", stage="decode", cell="decode.mlp.up_proj.ops", weight_format="int8"
+    )
     assert at.header[0].value.startswith("opt-6.7b on")
     assert at.number_input(key="batch").value == 8
     assert at.selectbox(key="weight_format").value == "int8"
@@ -211,12 +233,14 @@ def test_the_url_is_the_state() -> None:
 
 @pytest.mark.parametrize("spelled", ["a100", "A100-80GB", "nvidia_a100_80gb_sxm"])
 def test_the_url_may_name_a_device_by_id_or_alias(spelled: str) -> None:
+    """Ids and aliases work, and the URL then says the name in the list."""
     at = opened(hardware=spelled, model="llama-2-13b")
     assert at.header[0].value == "Llama-2-13b-hf on A100 80GB SXM4"
     assert at.query_params["hardware"] == "A100 80GB SXM4"
 
 
 def test_a_question_without_answer_says_why() -> None:
+    """The message is the calculator's; the controls stay usable."""
     at = opened(input_len="0", output_len="0")
     assert "both 0" in at.error[0].value
     set_to(at, "output_len", 5)
@@ -225,11 +249,13 @@ def test_a_question_without_answer_says_why() -> None:
 
 
 def test_a_broken_data_folder_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does a missing folder end in a traceback."""
     monkeypatch.setenv("CALC_DATA", str(tmp_path / "missing"))
     assert "missing" in opened().error[0].value
 
 
 def test_the_formula_bar_starts_with_the_longest_operator(first: AppTest) -> None:
+    """Before any click it shows the time of what takes most of it."""
     operators = calc.analyze(**SHOWN)
     top = operators[(operators["count"] * operators["time_s"]).arg_max()].row(0, named=True)
     assert f"{top['stage']}.{top['part']}.{top['operator']}.time_s" in first.selectbox(key="cell").placeholder
@@ -238,14 +264,18 @@ def test_the_formula_bar_starts_with_the_longest_operator(first: AppTest) -> Non
     assert "ceiling_s" in list(first.dataframe[0].value["Name"])
 
 
-@pytest.mark.parametrize("cell", ["ttft_s", "decode.mfu", "prefill.attention.q_proj.bound", "decode.head.lm_head.count"])
+@pytest.mark.parametrize(
+    "cell", ["ttft_s", "decode.mfu", "prefill.attention.q_proj.bound", "decode.head.lm_head.count"]
+)
 def test_the_formula_bar_shows_the_chosen_cell(cell: str) -> None:
+    """Cells of the answer, of a stage and of an operator."""
     at = set_to(opened(), "cell", cell)
     assert formula(at).startswith(f"{cell.rpartition('.')[2]} = ")
 
 
 @pytest.mark.parametrize("sheet", sheet_names(load()))
 def test_every_cell_on_offer_has_an_explanation(sheet: str) -> None:
+    """A dozen of them, evenly spread."""
     at = opened(sheet=sheet)
     offered = options(at, "cell")
     for cell in offered[:: max(1, len(offered) // 12)]:
@@ -255,6 +285,7 @@ def test_every_cell_on_offer_has_an_explanation(sheet: str) -> None:
 
 
 def test_the_bar_follows_precedents_and_comes_back() -> None:
+    """A step that is no longer there is ignored."""
     at = opened()
     at.session_state["trail"] = (1,)
     at.run()
@@ -267,6 +298,7 @@ def test_the_bar_follows_precedents_and_comes_back() -> None:
 
 
 def test_the_ceilings_are_the_peaks_in_use() -> None:
+    """One line per unit and format, each from its ridge point on."""
     operators = calc.analyze(**SHOWN)
     made = charts.ceilings(operators, 768e9)
     assert made["name"].to_list() == ["fp16 154.8 TOP/s", "vector fp32 38.7 TOP/s"]
@@ -274,6 +306,7 @@ def test_the_ceilings_are_the_peaks_in_use() -> None:
 
 
 def test_every_operator_that_computes_is_on_the_roofline() -> None:
+    """And the ceilings lie where the facts put them."""
     operators = calc.analyze(**SHOWN).with_columns(share=pl.lit(0.5))
     drawn = charts.roofline(operators, 768e9).to_dict()
     memory, flat, _, points = (drawn["datasets"][layer["data"]["name"]] for layer in drawn["layer"])
@@ -283,6 +316,7 @@ def test_every_operator_that_computes_is_on_the_roofline() -> None:
 
 
 def test_only_the_pages_know_streamlit() -> None:
+    """The package computes without it, and app.py only lists pages."""
     allowed = [ROOT / "app.py", *(ROOT / "calc" / "ui").glob("*.py")]
     others = [p for p in [ROOT / "app.py", *(ROOT / "calc").rglob("*.py")] if p not in allowed]
     assert not [p.name for p in others if "import streamlit" in p.read_text(encoding="utf-8")]
