@@ -10,10 +10,10 @@ import polars as pl
 
 from calc.database import connect
 from calc.errors import CalcError, DataError, closest
-from calc.evaluation import MODEL_COUNTS, compiled, model_facts, result_columns
+from calc.evaluation import MODEL_COUNTS, compiled, input_axes, model_facts, result_columns
 from calc.formula import is_literal
 from calc.program import GRAINS, Compiler, result_scope
-from calc.sheet import Alias, Cell, Scope, Sheet, fact_columns, load_sheet, sheet_names
+from calc.sheet import Alias, Cell, Scope, Sheet, load_sheet, sheet_names
 from calc.tables import Tables
 from calc.units import Units
 
@@ -38,7 +38,7 @@ def _check_sheet(tables: Tables, sheet: Sheet) -> list[str]:
     findings = [f"{c.file}, cell {c.key}: {reason}" for c, reason in _defined_once(sheet)]
     units = Units(tables, sheet)
     seen: set[tuple[str, str]] = set()
-    compiler = Compiler(sheet, {n for n, _ in fact_columns(tables, "hardware")})
+    compiler = Compiler(sheet, input_axes(tables))
     for scope, cell in _cells(sheet):
         if (cell.file, cell.key) in seen:
             continue

@@ -17,10 +17,10 @@ import duckdb
 import polars as pl
 
 from calc.errors import CalcError
-from calc.evaluation import compiled, result_columns
+from calc.evaluation import Programs, compiled, result_columns
 from calc.formula import Node, to_sql
 from calc.program import GRAINS, LABELS, Column, Program, ResultRow, by_level, result_scope
-from calc.questions import DEVICE, FORMATS, ROW, Questions, scenario_columns
+from calc.questions import CONFIGURATION, DEVICE, FORMATS, ROW, Questions, scenario_columns
 from calc.sheet import fact_columns, load_sheet, sheet_names
 from calc.tables import ROOT, Tables
 
@@ -32,16 +32,21 @@ when x >= 1e6 then printf('%.0fM', x / 1e6) when x >= 1e3 then printf('%.0fK', x
 """How the survey prints a number: 68.7e9 as 69G."""
 
 
-def answer(tables: Tables, questions: Questions, program: Program) -> pl.DataFrame:
-    """Return ``__row`` and the results of each question, in order, computed by DuckDB."""
+def answer(tables: Tables, batch: Questions, programs: Programs) -> tuple[pl.DataFrame, pl.Series | None]:
+    """Return the results of a batch in the questions' order, and the question's row of each result row."""
+    found = pl.concat([_answer(tables, questions, program) for questions, program in programs])
+    whole = found.sort(ROW, "__nth") if len(programs) > 1 else found
+    return whole.drop(ROW, "__nth"), whole[ROW]
+
+
+def _answer(tables: Tables, questions: Questions, program: Program) -> pl.DataFrame:
     connection = _facts(tables).cursor()
-    asked = questions.pairs().join(questions.configurations.lazy(), on="__configuration").collect()
+    asked = questions.pairs().join(questions.configurations.lazy(), on=CONFIGURATION).collect()
     connection.register(QUESTIONS, asked)
     ctes = program_ctes(tables, program, _joined(tables, program, QUESTIONS))
-    query = f"with {', '.join(ctes)} from answers order by {ROW}, __nth"
-    found: pl.DataFrame = connection.sql(query).pl()
+    found: pl.DataFrame = connection.sql(f"with {', '.join(ctes)} from answers order by {ROW}, __nth").pl()
     connection.close()
-    return found.drop("__nth").with_columns(pl.col(ROW).cast(pl.UInt32))
+    return found.with_columns(pl.col(ROW).cast(pl.UInt32))
 
 
 @lru_cache(maxsize=16)

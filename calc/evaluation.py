@@ -8,22 +8,25 @@ are computed there, the others per scenario. All arithmetic is the sheet's.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 
 import polars as pl
 from polars.io.plugins import register_io_source
 
 from calc.errors import CalcError
-from calc.formula import Node, is_literal, to_sql
-from calc.program import GRAINS, LABELS, Column, Compiler, Program, ResultRow, by_level, result_scope
+from calc.formula import Node, is_literal, literal, to_sql
+from calc.program import GRAINS, LABELS, Axis, Column, Compiler, Program, by_level, result_scope
 from calc.questions import CONFIGURATION, DEVICE, FORMATS, ROW, Questions, prepare
 from calc.sheet import Sheet, fact_columns, load_sheet
 from calc.tables import DTYPES, Tables
 
-BATCH_ROWS = 1 << 20
+BATCH_ROWS = 1 << 21
 SMALL_ROWS = 1000
+CHUNK_ROWS = 12_000
 ROLES = {"weight_format": "weight", "activation_format": "activation", "kv_format": "kv"}
-Engine = Callable[[Tables, Questions, Program], pl.DataFrame]
+Programs = list[tuple[Questions, Program]]
+Engine = Callable[[Tables, Questions, Programs], tuple[pl.DataFrame, pl.Series | None]]
 
 
 def result_columns(tables: Tables, by: str) -> dict[str, str]:
@@ -34,11 +37,21 @@ def result_columns(tables: Tables, by: str) -> dict[str, str]:
 
 
 @lru_cache(maxsize=512)
-def compiled(tables: Tables, sheet: Sheet, by: str, columns: tuple[str, ...]) -> Program:
-    """Return the program that gives some result columns; raises SheetError for a cell that cannot be."""
-    program = GRAINS[by][1](Compiler(sheet, {n for n, _ in fact_columns(tables, "hardware")}), list(columns))
+def compiled(tables: Tables, sheet: Sheet, by: str, columns: tuple[str, ...], attention: str | None = None) -> Program:
+    """Return the program that gives some result columns; raises SheetError for a cell that cannot be.
+
+    Where all questions have the same ``attention``, the operators of the other kind vanish from the program.
+    """
+    bound = {"attention": literal(attention)} if attention else None
+    program = GRAINS[by][1](Compiler(sheet, input_axes(tables), bound), list(columns))
     program.dtypes.update(result_columns(tables, by))
     return program
+
+
+def input_axes(tables: Tables) -> dict[str, Axis]:
+    """Return what each input depends on, for the compiler; an input that is not listed belongs to the question."""
+    axes = {n: Axis.DEVICE for n, _ in fact_columns(tables, "hardware")}
+    return axes | dict.fromkeys([*(n for n, _ in fact_columns(tables, "formats")), *FORMATS], Axis.FORMATS)
 
 
 def evaluate(
@@ -56,30 +69,34 @@ def evaluate(
     results = result_columns(tables, by)
     questions = prepare(tables, scenarios, results)
     answer = _engine(engine)
-    sheets = {stack: load_sheet(tables, sheet, stack) for stack, _ in questions.stacks()}
+    sheets = {stack: load_sheet(tables, sheet, stack) for stack, _, _ in questions.groups()}
     scope = result_scope(next(iter(sheets.values()), load_sheet(tables, sheet)), by)
     found = {c: DTYPES[t] for c, t in results.items() if scope.find(c) is not None}
-    own = {c: t for c, t in questions.asked.schema.items() if c not in found}
+    own = {c: t for c, t in scenarios.collect_schema().items() if c not in found}
     if not sheets:
         return pl.LazyFrame(schema={**own, **found})
-    for loaded in sheets.values():
-        compiled(tables, loaded, by, tuple(found))
+    for stack, attention, _ in questions.groups():
+        compiled(tables, sheets[stack], by, tuple(found), attention)
 
     def source(
         with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_size: int | None
     ) -> Iterator[pl.DataFrame]:
         wanted = with_columns if with_columns is not None else [*own, *found]
         columns = tuple(c for c in found if c in wanted) or tuple(found)[:1]
+        keys = [c for c in own if c in wanted]
+        asked = scenarios.lazy().select(keys).collect()
         left = n_rows
-        for batch in questions.batches(BATCH_ROWS):
-            answers = [answer(tables, q, compiled(tables, sheets[s], by, columns)) for s, q in batch.stacks()]
-            whole = pl.concat(answers) if len(answers) > 1 else answers[0]
-            if len(answers) > 1:
-                whole = whole.sort(ROW, maintain_order=True)
-            asked = [c for c in own if c in wanted]
-            if asked:
-                whole = pl.concat([batch.asked.select(asked)[whole[ROW]], whole], how="horizontal")
-            frame = whole.select(wanted)
+        for first, batch in questions.batches(BATCH_ROWS):
+            programs = [
+                (mine, compiled(tables, sheets[stack], by, columns, attention))
+                for stack, attention, mine in batch.groups()
+            ]
+            frame, rows = answer(tables, batch, programs)
+            if keys:
+                if rows is None:
+                    rows = pl.int_range(frame.height, eager=True) // (frame.height // batch.height)
+                frame = pl.concat([asked.slice(first, batch.height)[rows], frame], how="horizontal")
+            frame = frame.select(wanted)
             if predicate is not None:
                 frame = frame.filter(predicate)
             if left is not None:
@@ -101,29 +118,79 @@ def _engine(title: str) -> Engine:
     raise CalcError(f"unknown engine {title!r}; there are polars, duckdb")
 
 
-def answer(tables: Tables, questions: Questions, program: Program) -> pl.DataFrame:
-    """Return ``__row`` and the results, each question's rows together and in order."""
+def answer(tables: Tables, batch: Questions, programs: Programs) -> tuple[pl.DataFrame, pl.Series | None]:
+    """Return the results of a batch in the questions' order, and each result row's question where that is not plain."""
+    parts = [part for questions, program in programs for part in _parts(tables, questions, program)]
+    if programs[0][1].late:
+        rows = [_operator_rows(part, batch) for part in parts]
+        whole = pl.concat(rows).sort(ROW, maintain_order=True) if len(rows) > 1 else rows[0]
+        return whole.drop(ROW), whole[ROW]
+    return _wide_rows(parts, batch), None
+
+
+@dataclass
+class _Part:
+    """The plan of the questions of one stack, one kind of attention and three formats."""
+
+    program: Program
+    points: pl.LazyFrame
+
+
+def _parts(tables: Tables, questions: Questions, program: Program) -> Iterator[_Part]:
     facts = _with_facts(tables, questions.configurations, program.inputs)
-    for level in program.levels(on_hardware=False):
+    for level in program.levels("formats", "configuration"):
         facts = facts.with_columns(_expressions(level))
-    hardware = {n for n, _ in fact_columns(tables, "hardware")}
-    facts = facts.select(CONFIGURATION, *(c for c in program.carried if c not in hardware))
-    devices = tables["hardware"].lazy().select(*(c for c in program.carried if c in hardware)).with_row_index(DEVICE)
-    if questions.places is None:
-        nth = pl.LazyFrame({DEVICE: questions.devices}, schema={DEVICE: pl.UInt32}).with_row_index("nth")
-        devices = nth.join(devices, on=DEVICE, how="left", maintain_order="left")
-        facts = facts.sort(CONFIGURATION)
-        frame = devices.join(facts, how="cross", maintain_order="left_right").with_columns(questions.row())
-    else:
-        frame = questions.pairs().join(facts, on=CONFIGURATION).join(devices, on=DEVICE)
-    for level in program.levels(on_hardware=True):
+    hardware = {n for n, a in input_axes(tables).items() if a is Axis.DEVICE}
+    on_device = hardware | {c.id for level in program.levels("device") for c in level}
+    kept = sorted(program.carried - on_device - {c.id for level in program.levels("point") for c in level})
+    facts = facts.select(CONFIGURATION, *FORMATS, *(c for c in kept if c not in FORMATS))
+    carried = sorted(program.carried & on_device)
+    for formats, mine in _by_formats(facts, questions.configurations):
+        points = _points(questions, mine, _devices(tables, program, questions, formats, carried))
+        for level in program.levels("point"):
+            points = points.with_columns(_expressions(level))
+        yield _Part(program, points)
+
+
+def _by_formats(facts: pl.LazyFrame, configurations: pl.DataFrame) -> Iterator[tuple[tuple[str, ...], pl.LazyFrame]]:
+    """Return configurations in groups of the same three formats: a device has one set of peaks for each."""
+    formats = configurations.select(FORMATS).unique()
+    if formats.height == 1:
+        yield formats.row(0), facts
+        return
+    for key, mine in _collect(facts, configurations.height).group_by(FORMATS, maintain_order=True):
+        yield tuple(str(f) for f in key), mine.lazy()
+
+
+def _devices(
+    tables: Tables, program: Program, questions: Questions, formats: tuple[str, ...], carried: list[str]
+) -> pl.LazyFrame:
+    """Return the devices with what the sheet says of them for three formats; ``nth`` is a device's place in a grid."""
+    asked = pl.DataFrame(dict(zip(FORMATS, formats, strict=True)))
+    wanted = pl.DataFrame({DEVICE: questions.devices}, schema={DEVICE: pl.UInt32}).with_row_index("nth")
+    devices = tables["hardware"].with_row_index(DEVICE).join(wanted, on=DEVICE, how="left", maintain_order="left")
+    if questions.devices:
+        devices = devices.filter(pl.col("nth").is_not_null()).sort("nth")
+    frame = _with_formats(tables, devices.lazy().join(asked.lazy(), how="cross"), program.inputs)
+    for level in program.levels("formats", "device"):
         frame = frame.with_columns(_expressions(level))
-    return _operator_rows(frame, program, questions) if program.late else _wide_rows(frame, program, questions)
+    return frame.select(DEVICE, "nth", *carried)
+
+
+def _points(questions: Questions, facts: pl.LazyFrame, devices: pl.LazyFrame) -> pl.LazyFrame:
+    """Return one row per question, with what configurations and devices carry."""
+    if questions.places is None:
+        return devices.join(facts, how="cross").with_columns(questions.row())
+    return questions.places.lazy().join(facts, on=CONFIGURATION).join(devices, on=DEVICE)
 
 
 def _with_facts(tables: Tables, configurations: pl.DataFrame, inputs: set[str]) -> pl.LazyFrame:
     models = [n for n, _ in fact_columns(tables, "models") if n in inputs]
     frame = configurations.lazy().join(tables["models"].lazy().select("model_id", *models), on="model_id", how="left")
+    return _with_formats(tables, frame, inputs)
+
+
+def _with_formats(tables: Tables, frame: pl.LazyFrame, inputs: set[str]) -> pl.LazyFrame:
     for column in FORMATS:
         own = [(n, c) for n, c in fact_columns(tables, "formats") if n.startswith(ROLES[column] + "_") and n in inputs]
         facts = (
@@ -155,68 +222,76 @@ def expression(node: Node) -> pl.Expr:
     return pl.sql_expr(to_sql(node, lambda n: f'"{n}"'))
 
 
-def _operator_rows(frame: pl.LazyFrame, program: Program, questions: Questions) -> pl.DataFrame:
+def _operator_rows(part: _Part, batch: Questions) -> pl.DataFrame:
     """Unfold each question into its operators and compute the roofline on their rows."""
+    program = part.program
     structs = pl.concat_list(_structs(program)).alias("__rows")
-    frame = frame.select(ROW, *program.broadcast, structs).sort(ROW).explode("__rows").unnest("__rows")
-    frame = frame.filter(pl.col("__gate"))
+    frame = part.points.select(ROW, *program.broadcast, structs).sort(ROW).explode("__rows").unnest("__rows")
+    frame = frame.filter(pl.col("__gate")).with_columns(_labels(program))
     for level in by_level(program.late):
         frame = frame.with_columns(_expressions(level))
-    return _collect(frame.select(ROW, *_values(program.outputs, program)), questions)
+    return _collect(frame.select(ROW, *_values(program.outputs, program)), batch.height)
 
 
-def _wide_rows(frame: pl.LazyFrame, program: Program, questions: Questions) -> pl.DataFrame:
+def _wide_rows(parts: list[_Part], batch: Questions) -> pl.DataFrame:
     """Compute each question's result rows side by side, then put them below each other."""
-    constant = {c for c in program.outputs if all(is_literal(r.values[c]) for r in program.rows)}
-    wide = [
+    program = parts[0].program
+    labels = {c for c in program.outputs if all(is_literal(r.values[c]) for p in parts for r in p.program.rows)}
+    wide = [_collect(p.points.select(ROW, *_wide_values(p.program, labels)), batch.height) for p in parts]
+    found, n = pl.concat(wide).sort(ROW), len(program.rows)
+    shown = found.select(
+        pl.concat_arr(f"{i} {c}" for i in range(n)).explode().alias(c) for c in program.outputs if c not in labels
+    )
+    nth = pl.int_range(n * found.height, eager=True) % n
+    for column in labels:
+        dtype = DTYPES[program.dtypes[column]]
+        values = pl.Series(column, [r.values[column].value for r in program.rows], dtype=dtype)
+        shown = shown.with_columns(values.gather(nth))
+    return shown.select(*program.outputs)
+
+
+def _wide_values(program: Program, left_out: set[str]) -> list[pl.Expr]:
+    return [
         v.alias(f"{i} {v.meta.output_name()}")
         for i, r in enumerate(program.rows)
-        for v in _values({c: n for c, n in r.values.items() if c not in constant}, program)
+        for v in _values({c: n for c, n in r.values.items() if c not in left_out}, program)
     ]
-    found = _in_order(_collect(frame.select(ROW, *wide), questions), questions)
-    n = len(program.rows)
-    interleaved = [
-        pl.concat_arr(ROW if c == ROW else f"{i} {c}" for i in range(n)).explode().alias(c)
-        for c in (ROW, *(c for c in program.outputs if c not in constant))
-    ]
-    found = found.select(interleaved)
-    each = [
-        pl.lit(pl.Series([r.values[c].value for r in program.rows], dtype=DTYPES[program.dtypes[c]]))
-        .gather(pl.int_range(pl.len()) % n)
-        .alias(c)
-        for c in program.outputs
-        if c in constant
-    ]
-    return found.with_columns(each).select(ROW, *program.outputs)
 
 
-def _in_order(found: pl.DataFrame, questions: Questions) -> pl.DataFrame:
-    """Return rows in the questions' order; a grid comes device by device, so that where a row stands is known."""
-    if questions.places is None and found.height == questions.asked.height > SMALL_ROWS:
-        run, configurations = questions.run, found.height // len(questions.devices)
-        row = pl.int_range(found.height)
-        place = row % (run * len(questions.devices)) // run * configurations
-        place += row // (run * len(questions.devices)) * run + row % run
-        ordered = found[pl.select(place.alias("place"))["place"]]
-        if ordered[ROW].is_sorted():
-            return ordered
-    return found.sort(ROW)
-
-
-def _collect(frame: pl.LazyFrame, questions: Questions) -> pl.DataFrame:
-    # planning costs more than a few rows do; streaming keeps the columns of many rows in the processor's cache
-    if questions.asked.height <= SMALL_ROWS:
+def _collect(frame: pl.LazyFrame, height: int) -> pl.DataFrame:
+    # planning costs more than a few rows do; a hundred columns of many rows must stay in the processor's cache
+    if height <= SMALL_ROWS:
         return frame.collect(optimizations=pl.QueryOptFlags.none())
-    return frame.collect(engine="streaming")
+    with pl.Config(streaming_chunk_size=CHUNK_ROWS):
+        return frame.collect(engine="streaming")
 
 
 @lru_cache(maxsize=256)
 def _structs(program: Program) -> list[pl.Expr]:
-    return [pl.struct([expression(r.gate).alias("__gate"), *_fields(r)]) for r in program.rows]
+    """Return each operator's fields as one struct; what is known beforehand of all is told apart by ``__nth``."""
+    known = _known_fields(program)
+    return [
+        pl.struct(
+            pl.lit(i, pl.UInt32).alias("__nth"),
+            expression(r.gate).alias("__gate"),
+            *(expression(n).cast(pl.Float64).alias(f) for f, n in r.values.items() if f not in known),
+        )
+        for i, r in enumerate(program.rows)
+    ]
 
 
-def _fields(row: ResultRow) -> list[pl.Expr]:
-    return [expression(n).cast(pl.String if f in LABELS else pl.Float64).alias(f) for f, n in row.values.items()]
+def _known_fields(program: Program) -> list[str]:
+    return [f for f in program.rows[0].values if all(is_literal(r.values[f]) for r in program.rows)]
+
+
+@lru_cache(maxsize=256)
+def _labels(program: Program) -> list[pl.Expr]:
+    return [
+        pl.lit(pl.Series(f, [r.values[f].value for r in program.rows], dtype=pl.String if f in LABELS else pl.Float64))
+        .gather(pl.col("__nth"))
+        .alias(f)
+        for f in _known_fields(program)
+    ]
 
 
 def _values(values: dict[str, Node], program: Program) -> list[pl.Expr]:
@@ -229,7 +304,7 @@ MODEL_COUNTS = ("n_parameters", "n_embedding_parameters", "n_head_parameters", "
 @lru_cache(maxsize=16)
 def model_facts(tables: Tables) -> pl.DataFrame:
     """Return what the exact sheet counts of each model: ``model_id`` and MODEL_COUNTS, at 16 bits."""
-    compiler = Compiler(load_sheet(tables), {n for n, _ in fact_columns(tables, "hardware")})
+    compiler = Compiler(load_sheet(tables), input_axes(tables))
     program = GRAINS["stage"][1](compiler, list(MODEL_COUNTS))
     asked = pl.DataFrame(
         {"model_id": tables["models"]["model_id"], "hardware_id": tables["hardware"]["hardware_id"][0]}

@@ -9,7 +9,7 @@ import polars as pl
 
 from calc.display import quantity
 from calc.errors import CalcError, closest
-from calc.evaluation import expression, result_columns, with_device_facts
+from calc.evaluation import expression, input_axes, result_columns, with_device_facts
 from calc.folding import replace
 from calc.formula import FALSE, Node, literal, name, names, to_text
 from calc.program import Column, Compiler, by_level, levelled
@@ -108,7 +108,7 @@ class _Explainer:
 
     def __init__(self, tables: Tables, sheet: Sheet, question: pl.DataFrame) -> None:
         self.tables, self.sheet, self.question = tables, sheet, question
-        self.compiler = Compiler(sheet, {n for n, _ in fact_columns(tables, "hardware")})
+        self.compiler = Compiler(sheet, input_axes(tables))
         self.values: dict[str, object] = {}
         self.made: dict[tuple[Scope, str], Explanation] = {}
         self.facts = _Facts(tables, sheet, question)

@@ -2,24 +2,35 @@
 
 Lowering resolves each name in its scope, puts literals in their place, folds what is constant and gives every
 distinct formula one column, whoever asks for it: key and value projections of equal shape, or cells that do not
-depend on the stage, are computed once. Cells that read nothing of the device are marked, so that a grid computes
-them once per configuration instead of once per device.
+depend on the stage, are computed once. What a cell depends on is known, so that a grid computes it once per
+configuration or once per device wherever that is enough.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import IntFlag
+from functools import reduce
+from operator import or_
 
 from calc.errors import CalcError, SheetError, closest
 from calc.folding import replace
 from calc.formula import FALSE, TRUE, ZERO, Node, is_literal, name, names, number
 from calc.sheet import QUANTITIES, Alias, Cell, Scope, Sheet, constant_value
 
-LABELS = ("stage", "part", "operator", "kind", "class")
+LABELS = ("stage", "part", "operator", "kind", "class", "runs_on")
 """What names an operator's row; the other fields are numbers."""
 STAGES = ("prefill", "decode")
 """The stages that results show; a sheet may have more, which only other cells read."""
+
+
+class Axis(IntFlag):
+    """What a value depends on: facts of the device, the three formats, anything else of the question."""
+
+    DEVICE = 1
+    FORMATS = 2
+    QUESTION = 4
 
 
 @dataclass
@@ -28,8 +39,15 @@ class Column:
 
     id: str
     node: Node
-    on_hardware: bool
+    axes: Axis
     level: int = 0
+
+    @property
+    def where(self) -> str:
+        """Return the least table that can hold it: of formats, configurations, devices (per formats) or points."""
+        if Axis.DEVICE not in self.axes:
+            return "configuration" if Axis.QUESTION in self.axes else "formats"
+        return "point" if Axis.QUESTION in self.axes else "device"
 
 
 @dataclass
@@ -62,15 +80,14 @@ class Program:
             {n for node in after for n in names(node)} - fields - {c.id for c in late} if late else set()
         )
         """Columns and inputs of the question that its rows carry along."""
-        on_device = [c.node for c in columns if c.on_hardware]
-        on_device += [n for r in rows for n in (r.gate, *r.values.values())]
-        free = {c.id for c in columns if not c.on_hardware} | self.inputs
-        self.carried = sorted(({n for node in on_device for n in names(node)} | set(self.broadcast)) & free)
-        """Device-independent columns and inputs that the rest reads."""
+        points = [c.node for c in columns if c.where == "point"]
+        points += [n for r in rows for n in (r.gate, *r.values.values())]
+        self.carried = {n for node in points for n in names(node)} | set(self.broadcast)
+        """What is read on the rows of points."""
 
-    def levels(self, on_hardware: bool) -> list[list[Column]]:
-        """Return the wide columns that do, or do not, depend on the device, level by level."""
-        return by_level([c for c in self.columns if c.on_hardware == on_hardware])
+    def levels(self, *where: str) -> list[list[Column]]:
+        """Return the wide columns of formats, configurations, devices or points, level by level."""
+        return by_level([c for c in self.columns if c.where in where])
 
 
 def by_level(columns: list[Column]) -> list[list[Column]]:
@@ -84,8 +101,9 @@ def by_level(columns: list[Column]) -> list[list[Column]]:
 class Compiler:
     """Lowers cells of one sheet to columns."""
 
-    def __init__(self, sheet: Sheet, hardware_inputs: set[str]) -> None:
-        self.sheet, self.hardware_inputs = sheet, hardware_inputs
+    def __init__(self, sheet: Sheet, axes: Mapping[str, Axis], bound: Mapping[str, Node] | None = None) -> None:
+        """Compile for inputs on the given axes; ``bound`` inputs are literals, whose branches are decided now."""
+        self.sheet, self.axes, self.bound = sheet, axes, bound or {}
         self._columns: dict[Node, Column] = {}
         self._by_id: dict[str, Column] = {}
         self._memo: dict[tuple[Scope, str], Node] = {}
@@ -98,7 +116,7 @@ class Compiler:
             raise self._unknown(scope, wanted)
         definition, home = found
         if isinstance(definition, Node) and (is_literal(definition) or definition.kind == "name"):
-            return definition
+            return self.bound.get(wanted, definition)
         key = (home, wanted)
         if key not in self._memo:
             if isinstance(definition, Alias):
@@ -181,12 +199,12 @@ class Compiler:
             unique, n = label, 2
             while unique in self._by_id:
                 unique, n = f"{label}_{n}", n + 1
-            made = Column(unique, node, any(self._on_hardware(n) for n in names(node)))
+            made = Column(unique, node, reduce(or_, (self._axes(n) for n in names(node)), Axis(0)))
             self._columns[node] = self._by_id[unique] = made
         return name(self._columns[node].id)
 
-    def _on_hardware(self, read: str) -> bool:
-        return self._by_id[read].on_hardware if read in self._by_id else read in self.hardware_inputs
+    def _axes(self, read: str) -> Axis:
+        return self._by_id[read].axes if read in self._by_id else self.axes.get(read, Axis.QUESTION)
 
     def needed(self, wanted: set[str]) -> list[Column]:
         """Return the columns that the wanted names rest on, in order."""
@@ -216,11 +234,11 @@ def levelled(columns: list[Column], outputs: set[str]) -> list[Column]:
         node = replace(column.node, lambda n: inlined.get(n, name(n)))
         reader = readers.get(column.id)
         alone = uses.get(column.id) == 1 and column.id not in outputs
-        if alone and reader is not None and reader.on_hardware == column.on_hardware:
+        if alone and reader is not None and reader.where == column.where:
             inlined[column.id] = node
             continue
         levels[column.id] = 1 + max((levels.get(n, 0) for n in names(node)), default=0)
-        found.append(Column(column.id, node, column.on_hardware, levels[column.id]))
+        found.append(Column(column.id, node, column.axes, levels[column.id]))
     return found
 
 
@@ -236,25 +254,25 @@ def operator_program(compiler: Compiler, columns: list[str]) -> Program:
 
     Shapes and quantities are computed side by side for all operators, the roofline once on their rows.
     """
-    sheet, rows = compiler.sheet, []
+    sheet = compiler.sheet
     fields = (*LABELS, "count", "stored", *QUANTITIES)
+    on_rows = Scope("row", {**{f: name(f) for f in fields}, **sheet.roofline}, sheet.scenario_scope())
+    outputs = {c: compiler.lower(on_rows, c) for c in columns if on_rows.find(c) is not None}
+    direct = {n for o in outputs.values() for n in names(o)}
+    late = [c for c in compiler.needed(direct) if c.id.startswith("row__")]
+    read = {n for node in [c.node for c in late] + list(outputs.values()) for n in names(node)}
+    kept = [f for f in fields if f in read]
+    rows = []
     for stage in STAGES:
         for part in sheet.parts:
             for operator in sheet.operators(part.block):
                 scope = sheet.operator_scope(stage, part, operator)
                 gate = compiler.lower(scope, "applies")
                 if gate != FALSE:
-                    rows.append(ResultRow(gate, {f: compiler.lower(scope, f) for f in fields}))
-    on_rows = Scope("row", {**{f: name(f) for f in fields}, **sheet.roofline}, sheet.scenario_scope())
-    outputs = {c: compiler.lower(on_rows, c) for c in columns if on_rows.find(c) is not None}
-    late_ids = {
-        c.id for c in compiler.needed({n for o in outputs.values() for n in names(o)}) if c.id.startswith("row__")
-    }
-    direct = {n for o in outputs.values() for n in names(o)}
-    late = [c for c in compiler.needed(direct) if c.id in late_ids]
+                    rows.append(ResultRow(gate, {f: compiler.lower(scope, f) for f in kept}))
     wide = {n for r in rows for node in (r.gate, *r.values.values()) for n in names(node)}
-    wide |= {n for node in [c.node for c in late] + list(outputs.values()) for n in names(node)} - late_ids
-    early = [c for c in compiler.needed(wide) if c.id not in late_ids]
+    wide |= read - {c.id for c in late}
+    early = [c for c in compiler.needed(wide) if not c.id.startswith("row__")]
     return Program(levelled(early, wide), rows, levelled(late, direct), outputs)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from weakref import ref
 
 import polars as pl
 
@@ -20,7 +22,7 @@ ROW, CONFIGURATION, DEVICE = "__row", "__configuration", "__device"
 
 @dataclass(frozen=True)
 class Questions:
-    """A user's scenarios and what the engines read of them.
+    """What the engines read of a user's scenarios.
 
     A configuration is all of a question but its device: ``configurations`` has one row each (``__configuration``,
     canonical ids, every default filled in, the three formats). A row asks one configuration of one device. Where the
@@ -28,40 +30,42 @@ class Questions:
     after block; else ``places`` says which configuration and device each row asks.
     """
 
-    asked: pl.DataFrame
+    height: int
     configurations: pl.DataFrame
     devices: list[int]
     run: int
     places: pl.DataFrame | None
 
-    def batches(self, rows: int) -> Iterator[Questions]:
-        """Return the questions in consecutive batches of about so many rows."""
+    def batches(self, rows: int) -> Iterator[tuple[int, Questions]]:
+        """Return the questions in consecutive batches of about so many rows, each with its first row."""
         period = self.run * len(self.devices)
         if self.places is None:
             blocks = max(rows // period, 1)
-            for first in range(0, max(self.asked.height // period, 1), blocks):
-                asked = self.asked.slice(first * period, blocks * period)
+            for first in range(0, self.height // period, blocks):
                 mine = self.configurations.slice(first * self.run, blocks * self.run)
                 mine = mine.with_columns(pl.col(CONFIGURATION) - first * self.run)
-                yield Questions(asked, mine, self.devices, self.run, None)
+                height = mine.height * len(self.devices)
+                yield first * period, Questions(height, mine, self.devices, self.run, None)
             return
-        for first in range(0, max(self.asked.height, 1), rows):
+        for first in range(0, self.height, rows):
             places = self.places.slice(first, rows).with_columns(pl.col(ROW) - first)
             mine = self.configurations.join(places, on=CONFIGURATION, how="semi")
-            yield Questions(self.asked.slice(first, rows), mine, self.devices, self.run, places)
+            yield first, Questions(places.height, mine, self.devices, self.run, places)
 
-    def stacks(self) -> list[tuple[tuple[str, ...], Questions]]:
-        """Return each stack of techniques that occurs, with the questions that ask for it."""
-        texts = self.configurations["technique"].unique(maintain_order=True).to_list()
-        found: dict[tuple[str, ...], list[str | None]] = {}
-        for text in texts:
-            found.setdefault(stack_of(text), []).append(text)
+    def groups(self) -> list[tuple[tuple[str, ...], str, Questions]]:
+        """Return each stack of techniques and kind of attention that occurs, with the questions that ask for it."""
+        keys = ["technique", "attention"]
+        found: dict[tuple[tuple[str, ...], str], list[tuple[str | None, str]]] = {}
+        for text, attention in self.configurations.select(keys).unique(maintain_order=True).iter_rows():
+            found.setdefault((stack_of(text), attention), []).append((text, attention))
         if len(found) == 1:
-            return [(stack, self) for stack in found]
-        kept = [pl.col("technique").is_in(own, nulls_equal=True) for own in found.values()]
-        return [
-            (s, replace(self, configurations=self.configurations.filter(k))) for s, k in zip(found, kept, strict=True)
-        ]
+            return [(*key, self) for key in found]
+        every = []
+        for key, pairs in found.items():
+            kept = pl.DataFrame(pairs, schema=dict.fromkeys(keys, pl.String), orient="row")
+            mine = self.configurations.join(kept, on=keys, how="semi", nulls_equal=True, maintain_order="left")
+            every.append((*key, replace(self, configurations=mine)))
+        return every
 
     def pairs(self) -> pl.LazyFrame:
         """Return one row per question: ``__row``, ``__configuration``, ``__device``."""
@@ -89,16 +93,35 @@ def scenarios(tables: Tables, **lists: object) -> pl.LazyFrame:
     """
     known = scenario_columns(tables)
     frame: pl.LazyFrame | None = None
+    axes = []
     for given, values in lists.items():
         column = SHORT.get(given, given)
         if column != "workload_id" and column not in known:
             raise ScenarioError(f"{given!r} is no scenario column{closest(given, [*known, *SHORT])}")
         axis = _axis(tables, given, column, values)
-        frame = axis if frame is None else frame.join(axis, how="cross", maintain_order="left_right")
-    return frame if frame is not None else pl.LazyFrame()
+        axes.append(axis)
+        frame = axis.lazy() if frame is None else frame.join(axis.lazy(), how="cross", maintain_order="left_right")
+    if frame is None:
+        return pl.LazyFrame()
+    _remember(frame, axes)
+    return frame
 
 
-def _axis(tables: Tables, given: str, column: str, values: object) -> pl.LazyFrame:
+_GRIDS: dict[int, tuple[ref[pl.LazyFrame], list[pl.DataFrame]]] = {}
+"""The axes of each grid that ``scenarios`` made and that is still alive: its rows need not be built to be answered."""
+
+
+def _remember(frame: pl.LazyFrame, axes: list[pl.DataFrame]) -> None:
+    key = id(frame)
+    _GRIDS[key] = (ref(frame, lambda _: _GRIDS.pop(key, None)), axes)
+
+
+def _axes(frame: object) -> list[pl.DataFrame] | None:
+    found = _GRIDS.get(id(frame))
+    return found[1] if found is not None and found[0]() is frame else None
+
+
+def _axis(tables: Tables, given: str, column: str, values: object) -> pl.DataFrame:
     listed = list(values) if isinstance(values, Iterable) and not isinstance(values, str | bytes) else [values]
     if not listed:
         raise ScenarioError(f"{given}: the list is empty; give at least one value")
@@ -106,11 +129,11 @@ def _axis(tables: Tables, given: str, column: str, values: object) -> pl.LazyFra
         workloads = tables["workloads"]
         _known("workload", listed, workloads["workload_id"].to_list())
         wanted = pl.DataFrame({column: listed}, schema={column: pl.String})
-        return wanted.join(workloads, on=column, how="left", maintain_order="left").lazy().select(
+        return wanted.join(workloads, on=column, how="left", maintain_order="left").select(
             column, *(pl.col(c).cast(pl.Int64) for c in ("batch", "input_len", "output_len", "cached_len"))
         )  # fmt: skip
     try:
-        return pl.LazyFrame({column: pl.Series(column, listed, dtype=None if _any(listed) else pl.String)})
+        return pl.DataFrame({column: pl.Series(column, listed, dtype=None if _any(listed) else pl.String)})
     except (TypeError, pl.exceptions.PolarsError) as error:
         raise ScenarioError(f"{given}: the values {listed!r} are not all of one kind") from error
 
@@ -133,31 +156,45 @@ def prepare(tables: Tables, frame: pl.DataFrame | pl.LazyFrame, results: Iterabl
     Raises ScenarioError for an unknown id, format or precision (with the closest names), a size out of range, a
     fraction where a whole number is due, a missing id column, or a user's column that bears a result's name.
     """
-    asked = frame.lazy().collect()
     known = scenario_columns(tables)
+    columns = frame.collect_schema().names()
     for required in IDS:
-        if required not in asked.columns:
+        if required not in columns:
             raise ScenarioError(f"the scenarios have no column {required!r}; each row needs a model and a device")
-    clash = [c for c in asked.columns if c not in known and (c in set(results) or c.startswith("__"))]
+    clash = [c for c in columns if c not in known and (c in set(results) or c.startswith("__"))]
     if clash:
         raise ScenarioError(f"your column {clash[0]!r} bears the name of a result; rename it")
-    mine = asked.select(c for c in asked.columns if c in known)
-    run = _grid_run(mine)
-    if run:
-        period = run * asked["hardware_id"].gather_every(run).n_unique()
-        distinct = mine.drop("hardware_id").filter(pl.int_range(pl.len()) % period < run)
-        devices, places = _devices(tables, asked["hardware_id"].slice(0, period).gather_every(run)).to_list(), None
+    places = None
+    axes = _axes(frame)
+    if axes is not None:
+        distinct, named, run = _grid_of_axes(axes)
+        devices, height = _devices(tables, named).to_list(), distinct.height * named.len()
     else:
-        rest = mine.drop("hardware_id")
-        distinct = rest.unique(maintain_order=True).with_row_index(CONFIGURATION)
-        index = rest.join(distinct, on=rest.columns, how="left", nulls_equal=True, maintain_order="left")[CONFIGURATION]
-        devices = []
-        places = pl.DataFrame({CONFIGURATION: index, DEVICE: _devices(tables, asked["hardware_id"])}).with_row_index(
-            ROW
-        )
-    configurations = _canonical(tables, distinct, known)
+        asked = frame.lazy().select(c for c in columns if c in known).collect()
+        height, rest, run = asked.height, asked.drop("hardware_id"), _grid_run(asked)
+        if run:
+            period = run * asked["hardware_id"].gather_every(run).n_unique()
+            distinct = rest.filter(pl.int_range(pl.len()) % period < run)
+            devices = _devices(tables, asked["hardware_id"].slice(0, period).gather_every(run)).to_list()
+        else:
+            distinct = rest.unique(maintain_order=True)
+            index = distinct.with_row_index(CONFIGURATION)
+            index = rest.join(index, on=rest.columns, how="left", nulls_equal=True, maintain_order="left")
+            device, devices = _devices(tables, asked["hardware_id"]), []
+            places = pl.DataFrame({CONFIGURATION: index[CONFIGURATION], DEVICE: device}).with_row_index(ROW)
+    configurations = _canonical(tables, distinct.select(c for c in distinct.columns if c in known), known)
     _check_lengths(configurations)
-    return Questions(asked, configurations, devices, run, places)
+    return Questions(height, configurations, devices, run, places)
+
+
+def _grid_of_axes(axes: list[pl.DataFrame]) -> tuple[pl.DataFrame, pl.Series, int]:
+    """Return a grid's configurations, its devices, and how many rows in a row ask the same device."""
+    at = next(i for i, axis in enumerate(axes) if "hardware_id" in axis.columns)
+    frame = pl.LazyFrame({"__one": [0]})
+    for axis in axes[:at] + axes[at + 1 :]:
+        frame = frame.join(axis.lazy(), how="cross", maintain_order="left_right")
+    run = math.prod(axis.height for axis in axes[at + 1 :])
+    return frame.drop("__one").collect(), axes[at]["hardware_id"], run
 
 
 def _canonical(tables: Tables, distinct: pl.DataFrame, known: Mapping[str, Mapping[str, object]]) -> pl.DataFrame:
@@ -233,13 +270,13 @@ def _numbers(
     if given.dtype == pl.Boolean or not (given.dtype.is_numeric() or given.dtype in (pl.String, pl.Null)):
         raise ScenarioError(f"{column}: {given.dtype} values are not numbers")
     values = given.cast(pl.Float64, strict=False)
-    if values.null_count() > given.null_count():
+    if not given.dtype.is_integer() and values.null_count() > given.null_count():
         wrong = given.filter(values.is_null() & given.is_not_null())[0]
         raise ScenarioError(f"{column}: {wrong!r} is not a number")
     low = float(str(rule["minimum"])) if rule["minimum"] is not None else -LIMIT
     high = float(str(rule["maximum"])) if rule["maximum"] is not None else LIMIT
     smallest, largest = values.min(), values.max()
-    if values.is_nan().any():
+    if not given.dtype.is_integer() and values.is_nan().any():
         raise ScenarioError(f"{column}: NaN is not a number")
     if isinstance(smallest, float) and smallest < low:
         raise ScenarioError(f"{column}: {smallest:g} is below {low:g}")

@@ -32,7 +32,7 @@ FIELDS = {
     "parts": ("part", "block", "count", "stored", "applies", "label", "note", "source_id"),
     "bindings": ("part", "cell", "formula", "note", "source_id"),
     "operators": ("block", "operator", "kind", *AXES, "split", "inputs", "applies", "label", "note", "source_id"),
-    "kinds": ("kind", "class", *QUANTITIES, "label", "note", "source_id"),
+    "kinds": ("kind", "class", "runs_on", *QUANTITIES, "label", "note", "source_id"),
 }
 AXIS_UNITS = dict.fromkeys(AXES, "") | {"vector": "op"}
 QUANTITY_UNITS = dict.fromkeys(QUANTITIES, "") | {"matrix_ops": "op", "vector_ops": "op"}
@@ -226,6 +226,7 @@ class Sheet:
                 "operator": literal(operator.name),
                 "kind": literal(kind["kind"]),
                 "class": literal(kind["class"]),
+                "runs_on": literal(kind["runs_on"]),
             }
             label = f"{stage}__{part.name}__{operator.name}"
             inner = Scope(label, shape, self.part_scope(stage, part))

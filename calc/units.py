@@ -42,7 +42,7 @@ class Units:
                 self.inputs[given] = (str(entry["dtype"]), str(entry["unit"] or ""))
         for row in tables["parameters"].iter_rows(named=True):
             self.inputs[row["parameter"]] = ("number", row["unit"] or "")
-        self.compiler = Compiler(sheet, set())
+        self.compiler = Compiler(sheet, {})
         self.dtypes: dict[tuple[Scope, str], str] = {}
         self.connection = duckdb.connect()
 

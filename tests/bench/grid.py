@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
+from math import inf
 from pathlib import Path
 from statistics import median
 
@@ -20,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import calc
 
 BATCHES = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256, 512]
-LENGTHS = [100 * i for i in range(1, 41)]
+LENGTHS = [200 * i for i in range(1, 23)]
 PRECISIONS = {"w16a16kv16": (16, 16, 16), "w8a8kv8": (8, 8, 8), "w4a16kv16": (4, 16, 16), "w4a16kv4": (4, 16, 4)}
 ATTENTIONS = ["flash", "eager"]
 ROUNDS = 5
@@ -30,7 +31,7 @@ EVERY = 40
 
 def grid() -> pl.LazyFrame:
     """Return the questions: model × device × batch × length × precision × attention."""
-    devices = calc.hardware().filter(~pl.col("hardware_id").str.starts_with("llm_viewer/"))["hardware_id"]
+    devices = calc.hardware()["hardware_id"]
     models = calc.models().filter(pl.col("sliding_window").is_null())["model_id"]
     return calc.scenarios(
         model=models.to_list(), hardware=devices.to_list(), batch=BATCHES, input_len=LENGTHS,
@@ -49,7 +50,7 @@ def points(questions: pl.DataFrame) -> Iterator[tuple[object, ...]]:
     devices = {d["hardware_id"]: d for d in calc.hardware().iter_rows(named=True)}
     for model, device, batch, length, precision, attention in questions.iter_rows():
         m, d, (w, a, k) = models[model], devices[device], PRECISIONS[precision]
-        half = max(d["fp16_ops_per_s"] or 0.0, d["bf16_ops_per_s"] or 0.0, d["fp32_ops_per_s"])
+        half = max(d["fp16_ops_per_s"] or 0.0, d["bf16_ops_per_s"] or 0.0, d["fp32_ops_per_s"] or 0.0)
         narrow = max(half, d["int8_ops_per_s"] or 0.0, d["fp8_ops_per_s"] or 0.0) if a == 8 else half
         norm = 4.0 if m["norm_type"] == "rms" else 7.0
         yield (
@@ -57,7 +58,7 @@ def points(questions: pl.DataFrame) -> Iterator[tuple[object, ...]]:
             m["vocab"], m["n_position_rows"] > 0, m["n_norm_vectors"], m["n_norms_per_layer"] > 1, m["is_gated_mlp"],
             float(m["has_qkv_bias"]), float(m["has_out_bias"]), float(m["has_mlp_bias"]), float(m["has_head_bias"]), norm,
             float(batch), float(length), w / 8, a / 8, k / 8, attention == "flash",
-            narrow, half, d["vector_fp32_ops_per_s"], d["memory_bandwidth_bytes_per_s"],
+            narrow, half, d["vector_fp32_ops_per_s"] or inf, d["memory_bandwidth_bytes_per_s"],
         )  # fmt: skip
 
 

@@ -48,7 +48,9 @@ def main() -> None:
         ours, base = (seconds("-c", c) for c in ("import calc, polars, duckdb", "import polars, duckdb"))
         alone = seconds("-c", "import calc")
         ratios.append((ours / base, alone / base))
-    print(f"import calc / import polars, duckdb: {median(a for _, a in ratios):.2f} alone, {median(o for o, _ in ratios):.2f} with both")
+    print(
+        f"import calc / import polars, duckdb: {median(a for _, a in ratios):.2f} alone, {median(o for o, _ in ratios):.2f} with both"
+    )
 
 
 if __name__ == "__main__":
