@@ -188,15 +188,15 @@ class _Explainer:
         for term in terms:
             for scope in self.compiler.summed_scopes(home):
                 if self._value(scope, "applies") is True:
-                    found.append(self._term(scope, term))
+                    found.append(self._term(scope, term, cell.unit))
         return found
 
-    def _term(self, scope: Scope, term: Node) -> Explanation:
+    def _term(self, scope: Scope, term: Node, unit: str) -> Explanation:
         inner = [self._explained(scope, n) for n in sorted(names(term), key=to_text(term).find)]
         value = self.facts.number(replace(term, lambda n: literal(self._value(scope, n))))
         numbers = to_text(term, lambda n: _shown(self._value(scope, n)))
         label = str(self._value(scope, "operator"))
-        return Explanation(label, value, "", "", to_text(term), numbers, precedents=inner)
+        return Explanation(label, value, unit, "", to_text(term), numbers, precedents=inner)
 
     def _numbers(self, cell: Cell, home: Scope) -> str:
         outer, terms = _split_sums(cell.tree())

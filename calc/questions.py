@@ -15,6 +15,8 @@ from calc.tables import Tables, spellings
 
 SHORT = {"model": "model_id", "hardware": "hardware_id", "workload": "workload_id"}
 IDS = {"model_id": "models", "hardware_id": "hardware"}
+ATTENTIONS = ("flash", "eager")
+"""Kinds of attention; the first is what an absent value means."""
 FORMATS = ("weight_format", "activation_format", "kv_format")
 LIMIT = 1e9
 ROW, CONFIGURATION, DEVICE = "__row", "__configuration", "__device"
@@ -200,7 +202,7 @@ def _grid_of_axes(axes: list[pl.DataFrame]) -> tuple[pl.DataFrame, pl.Series, in
 def _canonical(tables: Tables, distinct: pl.DataFrame, known: Mapping[str, Mapping[str, object]]) -> pl.DataFrame:
     made = {c: _numbers(distinct, c, known[c], _default(tables, c)) for c in known if known[c]["dtype"] == "number"}
     made["model_id"] = _identifiers(tables, distinct, "model_id")
-    made["attention"] = _choice(distinct, "attention", ["eager", "flash"], "flash")
+    made["attention"] = _choice(distinct, "attention", list(ATTENTIONS), ATTENTIONS[0])
     made |= _formats(tables, distinct)
     named = "technique" in distinct.columns
     made["technique"] = distinct["technique"].cast(pl.String) if named else pl.lit(None, pl.String)

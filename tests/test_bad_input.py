@@ -32,7 +32,7 @@ GOOD = ("llama-2-7b", "a6000")
         ((*GOOD, "--input-len", "10", "--cached-len", "10"), "cached_len 10 leaves no token of input_len 10"),
         ((*GOOD, "--precision", "w5a5"), "unknown precision 'w5a5'; there are w32a32kv32, w16a16kv16"),
         ((*GOOD, "--kv-format", "int5"), "unknown format 'int5'; did you mean"),
-        ((*GOOD, "--attention", "slow"), "unknown attention 'slow'; there are eager, flash"),
+        ((*GOOD, "--attention", "slow"), "unknown attention 'slow'; there are flash, eager"),
         ((*GOOD, "--technique", "magic"), "unknown technique 'magic'"),
         ((*GOOD, "--set", "pruned_share"), "'pruned_share' is not NAME=VALUE"),
         ((*GOOD, "--set", "pruned_shares=0.5"), "'pruned_shares' is no scenario column; did you mean 'pruned_share'"),

@@ -38,7 +38,7 @@ def test_leaves_are_facts_inputs_and_constants_with_sources() -> None:
         assert all(e.source and e.key for e in facts)
         asked = {e.name for e in leaves if not e.file}
         assert asked <= {"batch", "input_len", "output_len", "cached_len", "attention", "activation_format", "weight_format",
-                         "stage", "class", "part", "operator", "kind", "block"}  # fmt: skip
+                         "stage", "class", "runs_on", "part", "operator", "kind", "block"}  # fmt: skip
 
 
 @pytest.mark.parametrize("by", ["stage", "serving"])

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import streamlit as st
 
+from calc.questions import ATTENTIONS, FORMATS
 from calc.tables import spellings
 from calc.ui import answers
 from calc.ui.answers import Question, Word
@@ -14,8 +15,6 @@ DEVICE = "nvidia_rtx_a6000"
 """What a first visit shows, the survey's own example, where the data has it; else the first row."""
 LENGTHS = {"batch": 1, "input_len": 2048, "output_len": 128, "cached_len": 0}
 PRECISION = "w16a16kv16"
-ATTENTION = ("flash", "eager")
-FORMATS = ("weight_format", "activation_format", "kv_format")
 
 
 def choose() -> Question:
@@ -38,7 +37,7 @@ def choose() -> Question:
                     words[column].label, list(labels), index=None, key=column, bind="query-params",
                     placeholder="As the precision", help=words[column].description,
                 )  # fmt: skip
-        chosen["attention"] = _few("attention", words["attention"].label, ATTENTION, words["attention"].description)
+        chosen["attention"] = _few("attention", words["attention"].label, ATTENTIONS, words["attention"].description)
         sheet = _few(
             "sheet", "Sheet", answers.sheets(),
             "Whose accounting: exact counts unavoidable work and traffic, llm_viewer follows the survey's tool.",
