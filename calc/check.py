@@ -10,9 +10,10 @@ import polars as pl
 
 from calc.database import connect
 from calc.errors import CalcError, DataError, closest
-from calc.evaluation import MODEL_COUNTS, compiled, input_axes, model_facts, result_columns
+from calc.evaluation import MODEL_COUNTS, model_facts
 from calc.formula import is_literal
 from calc.program import GRAINS, Compiler, result_scope
+from calc.results import compiled, input_axes, result_columns
 from calc.sheet import Alias, Cell, Scope, Sheet, load_sheet, sheet_names
 from calc.tables import Tables
 from calc.units import Units

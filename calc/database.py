@@ -17,10 +17,10 @@ import duckdb
 import polars as pl
 
 from calc.errors import CalcError
-from calc.evaluation import Programs, compiled, result_columns
 from calc.formula import Node, to_sql
 from calc.program import GRAINS, LABELS, Column, Program, ResultRow, by_level, result_scope
 from calc.questions import CONFIGURATION, DEVICE, FORMATS, ROW, Questions, scenario_columns
+from calc.results import Programs, compiled, result_columns
 from calc.sheet import fact_columns, load_sheet, sheet_names
 from calc.tables import ROOT, Tables
 

@@ -15,43 +15,18 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from calc.errors import CalcError
-from calc.formula import Node, is_literal, literal, to_sql
+from calc.formula import Node, is_literal, to_sql
 from calc.program import GRAINS, LABELS, Axis, Column, Compiler, Program, by_level, result_scope
 from calc.questions import CONFIGURATION, DEVICE, FORMATS, ROW, Questions, prepare
-from calc.sheet import Sheet, fact_columns, load_sheet
+from calc.results import Programs, compiled, input_axes, result_columns
+from calc.sheet import fact_columns, load_sheet
 from calc.tables import DTYPES, Tables
 
 BATCH_ROWS = 1 << 21
 SMALL_ROWS = 1000
 CHUNK_ROWS = 12_000
 ROLES = {"weight_format": "weight", "activation_format": "activation", "kv_format": "kv"}
-Programs = list[tuple[Questions, Program]]
 Engine = Callable[[Tables, Questions, Programs], tuple[pl.DataFrame, pl.Series | None]]
-
-
-def result_columns(tables: Tables, by: str) -> dict[str, str]:
-    """Return the result columns of a grain and their types; raises CalcError for an unknown grain."""
-    if by not in GRAINS:
-        raise CalcError(f"unknown grain {by!r}; there are {', '.join(GRAINS)}")
-    return {str(c["column_name"]): str(c["dtype"]) for c in tables.columns(GRAINS[by][0])}
-
-
-@lru_cache(maxsize=512)
-def compiled(tables: Tables, sheet: Sheet, by: str, columns: tuple[str, ...], attention: str | None = None) -> Program:
-    """Return the program that gives some result columns; raises SheetError for a cell that cannot be.
-
-    Where all questions have the same ``attention``, the operators of the other kind vanish from the program.
-    """
-    bound = {"attention": literal(attention)} if attention else None
-    program = GRAINS[by][1](Compiler(sheet, input_axes(tables), bound), list(columns))
-    program.dtypes.update(result_columns(tables, by))
-    return program
-
-
-def input_axes(tables: Tables) -> dict[str, Axis]:
-    """Return what each input depends on, for the compiler; an input that is not listed belongs to the question."""
-    axes = {n: Axis.DEVICE for n, _ in fact_columns(tables, "hardware")}
-    return axes | dict.fromkeys([*(n for n, _ in fact_columns(tables, "formats")), *FORMATS], Axis.FORMATS)
 
 
 def evaluate(

@@ -9,11 +9,12 @@ import polars as pl
 
 from calc.display import quantity
 from calc.errors import CalcError, closest
-from calc.evaluation import expression, input_axes, result_columns, with_device_facts
+from calc.evaluation import expression, with_device_facts
 from calc.folding import replace
 from calc.formula import FALSE, Node, literal, name, names, to_text
 from calc.program import Column, Compiler, by_level, levelled
 from calc.questions import prepare, stack_of
+from calc.results import input_axes, result_columns
 from calc.sheet import Alias, Cell, Scope, Sheet, fact_columns, load_sheet
 from calc.tables import Tables
 

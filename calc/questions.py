@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from weakref import ref
 
 import polars as pl
 
 from calc.errors import ScenarioError, closest, closest_names
+from calc.grids import axes_of, configurations_of, grid_run, remember
 from calc.tables import Tables, spellings
 
 SHORT = {"model": "model_id", "hardware": "hardware_id", "workload": "workload_id"}
@@ -105,22 +104,8 @@ def scenarios(tables: Tables, **lists: object) -> pl.LazyFrame:
         frame = axis.lazy() if frame is None else frame.join(axis.lazy(), how="cross", maintain_order="left_right")
     if frame is None:
         return pl.LazyFrame()
-    _remember(frame, axes)
+    remember(frame, axes)
     return frame
-
-
-_GRIDS: dict[int, tuple[ref[pl.LazyFrame], list[pl.DataFrame]]] = {}
-"""The axes of each grid that ``scenarios`` made and that is still alive: its rows need not be built to be answered."""
-
-
-def _remember(frame: pl.LazyFrame, axes: list[pl.DataFrame]) -> None:
-    key = id(frame)
-    _GRIDS[key] = (ref(frame, lambda _: _GRIDS.pop(key, None)), axes)
-
-
-def _axes(frame: object) -> list[pl.DataFrame] | None:
-    found = _GRIDS.get(id(frame))
-    return found[1] if found is not None and found[0]() is frame else None
 
 
 def _axis(tables: Tables, given: str, column: str, values: object) -> pl.DataFrame:
@@ -167,13 +152,13 @@ def prepare(tables: Tables, frame: pl.DataFrame | pl.LazyFrame, results: Iterabl
     if clash:
         raise ScenarioError(f"your column {clash[0]!r} bears the name of a result; rename it")
     places = None
-    axes = _axes(frame)
+    axes = axes_of(frame)
     if axes is not None:
-        distinct, named, run = _grid_of_axes(axes)
+        distinct, named, run = configurations_of(axes)
         devices, height = _devices(tables, named).to_list(), distinct.height * named.len()
     else:
         asked = frame.lazy().select(c for c in columns if c in known).collect()
-        height, rest, run = asked.height, asked.drop("hardware_id"), _grid_run(asked)
+        height, rest, run = asked.height, asked.drop("hardware_id"), grid_run(asked)
         if run:
             period = run * asked["hardware_id"].gather_every(run).n_unique()
             distinct = rest.filter(pl.int_range(pl.len()) % period < run)
@@ -189,16 +174,6 @@ def prepare(tables: Tables, frame: pl.DataFrame | pl.LazyFrame, results: Iterabl
     return Questions(height, configurations, devices, run, places)
 
 
-def _grid_of_axes(axes: list[pl.DataFrame]) -> tuple[pl.DataFrame, pl.Series, int]:
-    """Return a grid's configurations, its devices, and how many rows in a row ask the same device."""
-    at = next(i for i, axis in enumerate(axes) if "hardware_id" in axis.columns)
-    frame = pl.LazyFrame({"__one": [0]})
-    for axis in axes[:at] + axes[at + 1 :]:
-        frame = frame.join(axis.lazy(), how="cross", maintain_order="left_right")
-    run = math.prod(axis.height for axis in axes[at + 1 :])
-    return frame.drop("__one").collect(), axes[at]["hardware_id"], run
-
-
 def _canonical(tables: Tables, distinct: pl.DataFrame, known: Mapping[str, Mapping[str, object]]) -> pl.DataFrame:
     made = {c: _numbers(distinct, c, known[c], _default(tables, c)) for c in known if known[c]["dtype"] == "number"}
     made["model_id"] = _identifiers(tables, distinct, "model_id")
@@ -207,39 +182,6 @@ def _canonical(tables: Tables, distinct: pl.DataFrame, known: Mapping[str, Mappi
     named = "technique" in distinct.columns
     made["technique"] = distinct["technique"].cast(pl.String) if named else pl.lit(None, pl.String)
     return distinct.select(**made).with_row_index(CONFIGURATION)
-
-
-def _grid_run(asked: pl.DataFrame) -> int:
-    """Return how many rows in a row ask the same device, if every device is asked the same; else 0.
-
-    A grid with the device among its axes repeats each run of rows for one device after the other, so every column
-    but the device's equals itself a run earlier. Finding that is many times cheaper than looking for distinct rows.
-    """
-    device = asked["hardware_id"]
-    run = _run_length(device)
-    each = device.gather_every(run) if run else device
-    period = run * each.n_unique()
-    if not run or asked.height % period or each.head(period // run).n_unique() * run != period:
-        return 0
-    place = pl.int_range(pl.len()) % period
-    same = [
-        (pl.col(c).eq_missing(pl.col(c).shift(run)) | (place < run)).all() for c in asked.columns if c != "hardware_id"
-    ]
-    same.append(pl.col("hardware_id").eq(pl.col("hardware_id").shift(1)).or_(place % run == 0).all())
-    same.append(
-        pl.col("hardware_id").eq(pl.col("hardware_id").shift(period)).or_(pl.int_range(pl.len()) < period).all()
-    )
-    return run if all(asked.select(s.alias(str(i)) for i, s in enumerate(same)).row(0)) else 0
-
-
-def _run_length(column: pl.Series) -> int:
-    seen = 1
-    while seen < column.len():
-        changed = column.slice(0, 2 * seen) != column[0]
-        if changed.any():
-            return int(changed.arg_max() or 0)
-        seen *= 2
-    return column.len()
 
 
 def _devices(tables: Tables, given: pl.Series) -> pl.Series:

@@ -1,0 +1,88 @@
+"""Techniques as patches: rows of a sheet that are replaced, added or removed."""
+
+from __future__ import annotations
+
+import re
+
+from calc.errors import CalcError, SheetError, closest
+from calc.folding import replace
+from calc.formula import name, parse
+from calc.tables import Tables
+
+KEYS = {
+    "constants": ("name",), "scenario": ("cell",), "stages": ("stage", "cell"), "parts": ("part",),
+    "blocks": ("block", "cell"), "bindings": ("part", "cell"), "operators": ("block", "operator"), "kinds": ("kind",),
+    "roofline": ("cell",), "totals": ("cell",), "generation": ("cell",), "serving": ("cell",),
+}  # fmt: skip
+"""The files of a sheet and the fields that identify a row in each; a patch's key is these, joined by dots."""
+
+PREVIOUS = "previous"
+"""In a patch's formula: what the cell held before."""
+
+Row = dict[str, str]
+
+
+def apply(tables: Tables, title: str, rows: dict[str, list[Row]], techniques: tuple[str, ...]) -> None:
+    """Change a sheet's rows in place as a stack of techniques says, in order; raises CalcError or SheetError."""
+    known = tables["techniques"]["technique_id"].to_list()
+    touched: dict[tuple[str, str, str], str] = {}
+    for technique in techniques:
+        if technique not in known:
+            raise CalcError(f"unknown technique {technique!r}{closest(technique, known)}; there are {', '.join(known)}")
+        patches = [p for p in tables["patches"].iter_rows(named=True) if p["technique_id"] == technique]
+        own = [p for p in patches if p["sheet"] == title]
+        if not own:
+            raise CalcError(f"technique {technique!r} has no meaning on the sheet {title!r}; use the sheet 'exact'")
+        for patch in own:
+            _patch(title, rows, patch, touched)
+
+
+def _patch(
+    title: str, rows: dict[str, list[Row]], patch: dict[str, str], touched: dict[tuple[str, str, str], str]
+) -> None:
+    technique, file, key, column = patch["technique_id"], patch["file"], patch["key"], patch["column"] or ""
+    where = f"technique {technique}, {file}.{key}"
+    if file not in KEYS:
+        raise SheetError("patches.csv", where, f"there is no sheet file {file!r}{closest(file, KEYS)}")
+    hits = [r for r in rows[file] if ".".join(r[k] for k in KEYS[file]) == key]
+    if patch["action"] == "add":
+        _add(rows[file], hits, patch, where)
+        return
+    if len(hits) != 1:
+        every = [".".join(r[k] for k in KEYS[file]) for r in rows[file]]
+        raise SheetError("patches.csv", where, f"hits {len(hits)} rows of sheets/{title}, not one{closest(key, every)}")
+    formula = patch["formula"] or ""
+    first = touched.setdefault((file, key, column), technique)
+    reads_previous = bool(re.search(rf"\b{PREVIOUS}\b", formula))
+    if first != technique and not reads_previous:
+        raise SheetError(
+            "patches.csv",
+            where,
+            f"{first!r} has changed this cell already and {technique!r} does not say how they combine; "
+            f"write it over {PREVIOUS!r}",
+        )  # fmt: skip
+    if patch["action"] == "remove":
+        rows[file].remove(hits[0])
+    elif column not in hits[0]:
+        raise SheetError("patches.csv", where, f"there is no column {column!r}{closest(column, hits[0])}")
+    elif reads_previous:
+        previous = parse(hits[0][column] or "0")
+        hits[0][column] = str(replace(parse(formula), lambda n: previous if n == PREVIOUS else name(n)))
+    else:
+        hits[0][column] = formula
+
+
+def _add(rows: list[Row], hits: list[Row], patch: dict[str, str], where: str) -> None:
+    column = patch["column"] or ""
+    if not rows or column not in rows[0]:
+        raise SheetError("patches.csv", where, f"there is no column {column!r}")
+    keys = KEYS[patch["file"]]
+    if hits and hits[0].get("_added_by") != patch["technique_id"]:
+        raise SheetError("patches.csv", where, "adds a row that is already there")
+    if not hits:
+        parts = patch["key"].split(".", len(keys) - 1)
+        if len(parts) != len(keys):
+            raise SheetError("patches.csv", where, f"its key must be {'.'.join(keys)}")
+        hits = [dict.fromkeys(rows[0], "") | dict(zip(keys, parts, strict=True)) | {"_added_by": patch["technique_id"]}]
+        rows.append(hits[0])
+    hits[0][column] = patch["formula"] or ""

@@ -1,0 +1,40 @@
+"""What each grain of a result shows, and the program that computes it."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from calc.errors import CalcError
+from calc.formula import literal
+from calc.program import GRAINS, Axis, Compiler, Program
+from calc.questions import FORMATS, Questions
+from calc.sheet import Sheet, fact_columns
+from calc.tables import Tables
+
+Programs = list[tuple[Questions, Program]]
+"""The questions of a batch, told apart by what program answers them."""
+
+
+def result_columns(tables: Tables, by: str) -> dict[str, str]:
+    """Return the result columns of a grain and their types; raises CalcError for an unknown grain."""
+    if by not in GRAINS:
+        raise CalcError(f"unknown grain {by!r}; there are {', '.join(GRAINS)}")
+    return {str(c["column_name"]): str(c["dtype"]) for c in tables.columns(GRAINS[by][0])}
+
+
+@lru_cache(maxsize=512)
+def compiled(tables: Tables, sheet: Sheet, by: str, columns: tuple[str, ...], attention: str | None = None) -> Program:
+    """Return the program that gives some result columns; raises SheetError for a cell that cannot be.
+
+    Where all questions have the same ``attention``, the operators of the other kind vanish from the program.
+    """
+    bound = {"attention": literal(attention)} if attention else None
+    program = GRAINS[by][1](Compiler(sheet, input_axes(tables), bound), list(columns))
+    program.dtypes.update(result_columns(tables, by))
+    return program
+
+
+def input_axes(tables: Tables) -> dict[str, Axis]:
+    """Return what each input depends on, for the compiler; an input that is not listed belongs to the question."""
+    axes = {n: Axis.DEVICE for n, _ in fact_columns(tables, "hardware")}
+    return axes | dict.fromkeys([*(n for n, _ in fact_columns(tables, "formats")), *FORMATS], Axis.FORMATS)
