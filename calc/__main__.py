@@ -103,15 +103,25 @@ def _asked(options: argparse.Namespace) -> dict[str, object]:
     for option in SCENARIO_OPTIONS:
         value = getattr(options, option.replace("-", "_"))
         if value is not None:
-            asked[option.replace("-", "_")] = value
+            asked[option.replace("-", "_")] = _value(value)
     return asked | _pairs(options.set)
 
 
-def _pairs(texts: list[str]) -> dict[str, str]:
+def _value(text: str) -> object:
+    """Return a number where the text is one, else the text: what is wrong with it is said where it is checked."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _pairs(texts: list[str]) -> dict[str, object]:
     for text in texts:
         if "=" not in text:
             raise CalcError(f"{text!r} is not NAME=VALUE")
-    return {t.partition("=")[0]: t.partition("=")[2] for t in texts}
+    return {t.partition("=")[0]: _value(t.partition("=")[2]) for t in texts}
 
 
 def _analyze(options: argparse.Namespace) -> None:

@@ -16,12 +16,12 @@ from calc.program import GRAINS, Compiler, result_scope
 from calc.results import compiled, input_axes, result_columns
 from calc.sheet import Alias, Cell, Scope, Sheet, load_sheet, sheet_names
 from calc.tables import Tables
-from calc.units import Units
+from calc.units import Units, powers
 
 
 def check(tables: Tables) -> None:
     """Raise DataError with everything that is wrong in the sheets of a data folder; the tables are checked on load."""
-    findings: list[str] = []
+    findings = list(_check_units(tables))
     for title in sheet_names(tables):
         try:
             sheet = load_sheet(tables, title)
@@ -33,6 +33,18 @@ def check(tables: Tables) -> None:
         findings += _check_techniques(tables)
     if findings:
         raise DataError(dict.fromkeys(findings))
+
+
+def _check_units(tables: Tables) -> Iterator[str]:
+    """Find units in the dictionary and of parameters that are none."""
+    dictionary = tables.dictionary.select("table_name", "column_name", "unit").iter_rows()
+    parameters = tables["parameters"].select("technique_id", "parameter", "unit").iter_rows()
+    for file, rows in (("columns.csv", dictionary), ("parameters.csv", parameters)):
+        for line, (*key, unit) in enumerate(rows, start=2):
+            try:
+                powers(unit or "")
+            except ValueError as error:
+                yield f"{file}, row {line}, column unit: {'.'.join(key)}: {error}"
 
 
 def _check_sheet(tables: Tables, sheet: Sheet) -> list[str]:

@@ -91,13 +91,13 @@ class Units:
         self, unit: str, tree: Node, read: dict[str, tuple[str, str]], texts: list[str], plain: pl.Series
     ) -> Iterator[str]:
         try:
-            dimensions = sorted({d for _, u in read.values() for d in _powers(u)} | set(_powers(unit)))
+            dimensions = sorted({d for _, u in read.values() for d in powers(u)} | set(powers(unit)))
         except ValueError as error:
             yield str(error)
             return
         for dimension in dimensions:
             scaled = self._samples(read, texts, 1, dimension).select(pl.sql_expr(to_sql(tree)).alias("value"))["value"]
-            wanted = plain * 4.0 ** _powers(unit).get(dimension, 0)
+            wanted = plain * 4.0 ** powers(unit).get(dimension, 0)
             wrong = ((scaled != wanted) & (plain != 0)).fill_null(False) | (scaled.is_null() != plain.is_null())
             if wrong.any():
                 units = ", ".join(
@@ -105,7 +105,7 @@ class Units:
                 )
                 yield (
                     f"the unit {unit or '1'!r} does not follow from its inputs: {units} "
-                    f"(scaling {dimension} by 4 must scale it by {4.0 ** _powers(unit).get(dimension, 0):g})"
+                    f"(scaling {dimension} by 4 must scale it by {4.0 ** powers(unit).get(dimension, 0):g})"
                 )
                 return
 
@@ -120,7 +120,7 @@ class Units:
             elif dtype == "text":
                 columns[name] = pl.Series([chance.choice([*texts, "other"]) for _ in range(SAMPLES)])
             else:
-                factor = 4.0 ** (power * _powers(unit).get(dimension, 0)) if dimension else 1.0
+                factor = 4.0 ** (power * powers(unit).get(dimension, 0)) if dimension else 1.0
                 values = [float(chance.randint(1, 64)) * factor for _ in range(SAMPLES)]
                 columns[name] = pl.Series(values, dtype=pl.Float64)
         return pl.DataFrame(columns) if columns else pl.DataFrame({"nothing": [None] * SAMPLES})
@@ -185,7 +185,7 @@ DIMENSIONS = {"byte", "bit", "op", "s", "usd", "w", "j", "hour"}
 
 
 @cache
-def _powers(unit: str) -> dict[str, int]:
+def powers(unit: str) -> dict[str, int]:
     """Return the powers of each base unit in a unit such as ``byte/s``; raises ValueError for an unknown one."""
     found: dict[str, int] = {}
     for place, factor in enumerate(unit.split("/")):

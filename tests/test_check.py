@@ -92,6 +92,12 @@ def test_a_wrong_unit_in_every_file(data: Path) -> None:
         assert place in found, found
 
 
+def test_a_unit_that_is_none(data: Path) -> None:
+    """The dictionary's own units are checked too."""
+    change(data / "columns.csv", "hardware,tdp_w,true,number,w,", "hardware,tdp_w,true,number,horsepower,")
+    assert "columns.csv, row" in findings(data) and "unknown unit 'horsepower'" in findings(data)
+
+
 def test_a_result_whose_unit_is_not_the_dictionarys(data: Path) -> None:
     """columns.csv and the sheet say the same unit of every result."""
     change(data / "columns.csv", "stages,floor_s,false,number,s", "stages,floor_s,false,number,byte")

@@ -79,6 +79,14 @@ def test_a_device_without_int8_gives_a_reason() -> None:
     assert frame["reason"][0] == "hardware.int8_ops_per_s is unknown"
 
 
+def test_what_the_tool_does_not_know_is_not_made_up() -> None:
+    """The tool has no cached prefix: no time, and a reason."""
+    grid = calc.scenarios(model="opt-6.7b", hardware="llm_viewer/nvidia_A100", cached_len=[0, 512])
+    frame = calc.evaluate(grid, by="stage", sheet="llm_viewer").collect()
+    assert frame["time_s"].is_null().to_list() == [False, False, True, True]
+    assert "no cached prefix" in frame["reason"][2]
+
+
 def test_generation_is_a_decode_at_every_context() -> None:
     """The chat task: prefill at the prompt, then one decode at s = prompt … prompt + answer − 1."""
     one = {"model": "llama-2-7b", "hardware": "llm_viewer/nvidia_V100", "batch": 64, "attention": "eager"}
