@@ -44,18 +44,17 @@ def roofline(operators: pl.DataFrame, bandwidth: float) -> alt.LayerChart:
 
     roof = peaks["ridge"].max()
     slope = [left, float(str(roof)) if roof is not None else right]
-    middle = math.sqrt(slope[0] * float(str(peaks["ridge"].min() or slope[1])))
+    lowest_ridge = float(str(peaks["ridge"].min() or slope[1]))
+    beside = lowest_ridge * (slope[0] / lowest_ridge) ** 0.2
     memory = pl.DataFrame({"arithmetic_intensity": slope, "attainable_ops_per_s": [bandwidth * v for v in slope]})
     flat = pl.concat(
         peaks.select("name", pl.lit(v).alias("end") if v else pl.col("ridge").alias("end"), "peak_ops_per_s")
         for v in (None, right)
     ).rename({"end": "arithmetic_intensity", "peak_ops_per_s": "attainable_ops_per_s"})
-    named = pl.concat(
-        [
-            peaks.select("name", pl.col("ridge").alias("arithmetic_intensity"), attainable_ops_per_s="peak_ops_per_s"),
-            pl.DataFrame({"name": [f"memory {quantity(bandwidth, 'byte/s')}"], "arithmetic_intensity": [middle],
-                          "attainable_ops_per_s": [bandwidth * middle]}),
-        ]
+    named = peaks.select("name", arithmetic_intensity="ridge", attainable_ops_per_s="peak_ops_per_s")
+    bandwidth_name = pl.DataFrame(
+        {"name": [f"memory {quantity(bandwidth, 'byte/s')}"], "arithmetic_intensity": [beside],
+         "attainable_ops_per_s": [bandwidth * beside]}
     )  # fmt: skip
 
     line = alt.MarkDef("line", color=QUIET, strokeWidth=2, clip=True)
@@ -63,6 +62,11 @@ def roofline(operators: pl.DataFrame, bandwidth: float) -> alt.LayerChart:
     compute_ceilings = alt.Chart(flat, mark=line).encode(x=x_axis, y=y_axis, detail="name:N")
     ceiling_labels = (
         alt.Chart(named).mark_text(align="right", baseline="bottom", dx=-8, dy=-3, fontSize=12, color=QUIET)
+        .encode(x=x_axis, y=y_axis, text="name:N")
+    )  # fmt: skip
+    # below the diagonal, where a narrow screen leaves more room than between it and the axis
+    bandwidth_label = (
+        alt.Chart(bandwidth_name).mark_text(align="left", baseline="top", dx=10, dy=4, fontSize=12, color=QUIET)
         .encode(x=x_axis, y=y_axis, text="name:N")
     )  # fmt: skip
     parts = placed["part"].unique(maintain_order=True).to_list()
@@ -80,7 +84,7 @@ def roofline(operators: pl.DataFrame, bandwidth: float) -> alt.LayerChart:
             tooltip=[alt.Tooltip(f"{c}:N", title=c) for c in TOLD],
         )
     )  # fmt: skip
-    layers = [memory_ceiling, compute_ceilings, ceiling_labels, points]
+    layers = [memory_ceiling, compute_ceilings, ceiling_labels, bandwidth_label, points]
     chart = alt.LayerChart(layer=layers, height=400)
     drawn: alt.LayerChart = chart.configure_legend(orient="bottom-right", symbolStrokeWidth=0)
     return drawn

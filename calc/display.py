@@ -24,6 +24,11 @@ def quantity(value: object, unit: str = "", digits: int = 4) -> str:
     return f"{text} {prefix}{short}".strip()
 
 
+def capacity(value: object) -> str:
+    """Return a memory size as vendors count it, in binary gigabytes: 48 GiB."""
+    return f"{float(str(value)) / 2**30:.4g} GiB" if value is not None else "—"
+
+
 def scaled(value: float, unit: str) -> tuple[float, str]:
     """Return a value divided by the greatest decimal prefix that leaves it above one, and that prefix.
 

@@ -202,6 +202,6 @@ def test_a_click_on_a_precedent_follows_it(page: Page, url: str) -> None:
     visit(page, f"{url}?cell=decode.attention.q_proj.time_s")
     reads = page.locator("[class*=st-key-reads-] .dvn-scroller")
     reads.click(position={"x": 20, "y": HEAD + ROW + ROW // 2})
-    expect(page.get_by_test_id("stCode").first).to_contain_text("ceiling_s = CASE", timeout=PATIENCE_MS)
+    expect(page.get_by_test_id("stCode").first).to_contain_text("compute_s = IF", timeout=PATIENCE_MS)
     page.locator(".st-key-back-0 button").click()
     expect(page.get_by_test_id("stCode").first).to_contain_text("time_s = IF", timeout=PATIENCE_MS)

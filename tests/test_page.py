@@ -259,9 +259,12 @@ def test_the_formula_bar_starts_with_the_longest_operator(first: AppTest) -> Non
     operators = calc.analyze(**SHOWN)
     top = operators[(operators["count"] * operators["time_s"]).arg_max()].row(0, named=True)
     assert f"{top['stage']}.{top['part']}.{top['operator']}.time_s" in first.selectbox(key="cell").placeholder
-    assert formula(first).splitlines()[0] == "time_s = IF(is_known, ceiling_s, NULL)"
+    assert (
+        formula(first).splitlines()[0]
+        == "time_s = IF(is_known, GREATEST(compute_s, memory_s, network_s, host_s), NULL)"
+    )
     assert formula(first).endswith(f"= {quantity(top['time_s'], 's')}")
-    assert "ceiling_s" in list(first.dataframe[0].value["Name"])
+    assert "memory_s" in list(first.dataframe[0].value["Name"])
 
 
 @pytest.mark.parametrize(
@@ -289,12 +292,12 @@ def test_the_bar_follows_precedents_and_comes_back() -> None:
     at = opened()
     at.session_state["trail"] = (1,)
     at.run()
-    assert formula(at).startswith("ceiling_s = ")
+    assert formula(at).startswith("compute_s = ")
     at.button(key="back-0").click().run()
     assert formula(at).startswith("time_s = ")
     at.session_state["trail"] = (1, 99)
     at.run()
-    assert formula(at).startswith("ceiling_s = ")
+    assert formula(at).startswith("compute_s = ")
 
 
 def test_the_ceilings_are_the_peaks_in_use() -> None:
@@ -309,7 +312,7 @@ def test_every_operator_that_computes_is_on_the_roofline() -> None:
     """And the ceilings lie where the facts put them."""
     operators = calc.analyze(**SHOWN).with_columns(share=pl.lit(0.5))
     drawn = charts.roofline(operators, 768e9).to_dict()
-    memory, flat, _, points = (drawn["datasets"][layer["data"]["name"]] for layer in drawn["layer"])
+    memory, flat, _, _, points = (drawn["datasets"][layer["data"]["name"]] for layer in drawn["layer"])
     assert len(points) == operators.filter(pl.col("ops") > 0).height < operators.height
     assert all(p["attainable_ops_per_s"] == pytest.approx(768e9 * p["arithmetic_intensity"]) for p in memory)
     assert {p["attainable_ops_per_s"] for p in flat} == {154.8e12, 38.7e12}

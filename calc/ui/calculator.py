@@ -9,7 +9,7 @@ import polars as pl
 import streamlit as st
 
 from calc import charts
-from calc.display import SHORT, quantity, scaled
+from calc.display import SHORT, capacity, quantity, scaled
 from calc.errors import CalcError
 from calc.ui import answers
 from calc.ui.answers import Place, Question, Word
@@ -66,8 +66,11 @@ def _heading(question: Question) -> None:
     st.header(f"{str(question['model_id']).rpartition('/')[2]} on {device['name']}")
     facts = answers.words("hardware")
     told = [f"{quantity(model['n_parameters'])} parameters"] + [
-        f"{facts[c].label.lower()} {quantity(device[c], facts[c].unit)}"
-        for c in ("memory_bandwidth_bytes_per_s", "memory_capacity_bytes")
+        f"{facts[c].label.lower()} {shown}"
+        for c, shown in (
+            ("memory_bandwidth_bytes_per_s", quantity(device["memory_bandwidth_bytes_per_s"], "byte/s")),
+            ("memory_capacity_bytes", capacity(device["memory_capacity_bytes"])),
+        )
         if device[c] is not None
     ]
     st.caption(" · ".join(told))
