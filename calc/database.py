@@ -89,7 +89,7 @@ def program_ctes(tables: Tables, program: Program, joined: str, keep: str = "") 
     ctes = [f"facts as ({joined})"]
     last = _levels(ctes, "level", "facts", program.columns)
     kept = f", {keep}" if keep else ""
-    if not program.late:
+    if not program.unfolds:
         rows = ",\n".join(_struct(i, r, program.dtypes) for i, r in enumerate(program.rows))
         ctes.append(f"answers as (\nselect {ROW}{kept}, unnest([\n{rows}], recursive := true)\nfrom {last})")
         return ctes

@@ -56,7 +56,8 @@ def evaluate(
     def source(
         with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_size: int | None
     ) -> Iterator[pl.DataFrame]:
-        wanted = with_columns if with_columns is not None else [*own, *found]
+        # a bare count asks for no column, but a frame without columns has no rows to count
+        wanted = [*own, *found] if with_columns is None else with_columns or [next(iter(found))]
         columns = tuple(c for c in found if c in wanted) or tuple(found)[:1]
         keys = [c for c in own if c in wanted]
         asked = scenarios.lazy().select(keys).collect()
@@ -96,7 +97,7 @@ def _engine(title: str) -> Engine:
 def answer(tables: Tables, batch: Questions, programs: Programs) -> tuple[pl.DataFrame, pl.Series | None]:
     """Return the results of a batch in the questions' order, and each result row's question where that is not plain."""
     parts = [part for questions, program in programs for part in _parts(tables, questions, program)]
-    if programs[0][1].late:
+    if programs[0][1].unfolds:
         rows = [_operator_rows(part, batch) for part in parts]
         whole = pl.concat(rows).sort(ROW, maintain_order=True) if len(rows) > 1 else rows[0]
         return whole.drop(ROW), whole[ROW]
@@ -214,15 +215,17 @@ def _wide_rows(parts: list[_Part], batch: Questions) -> pl.DataFrame:
     labels = {c for c in program.outputs if all(is_literal(r.values[c]) for p in parts for r in p.program.rows)}
     wide = [_collect(p.points.select(ROW, *_wide_values(p.program, labels)), batch.height) for p in parts]
     found, n = pl.concat(wide).sort(ROW), len(program.rows)
-    shown = found.select(
-        pl.concat_arr(f"{i} {c}" for i in range(n)).explode().alias(c) for c in program.outputs if c not in labels
-    )
     nth = pl.int_range(n * found.height, eager=True) % n
-    for column in labels:
-        dtype = DTYPES[program.dtypes[column]]
-        values = pl.Series(column, [r.values[column].value for r in program.rows], dtype=dtype)
-        shown = shown.with_columns(values.gather(nth))
-    return shown.select(*program.outputs)
+    shown: dict[str, pl.Series] = {}
+    for column in program.outputs:
+        if column in labels:
+            dtype = DTYPES[program.dtypes[column]]
+            values = pl.Series(column, [r.values[column].value for r in program.rows], dtype=dtype)
+            shown[column] = values.gather(nth)
+        else:
+            both = pl.concat_arr(f"{i} {column}" for i in range(n)).explode()
+            shown[column] = found.select(both.alias(column)).to_series()
+    return pl.DataFrame(shown)
 
 
 def _wide_values(program: Program, left_out: set[str]) -> list[pl.Expr]:

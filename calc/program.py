@@ -66,9 +66,16 @@ class Program:
     """
 
     def __init__(
-        self, columns: list[Column], rows: list[ResultRow], late: list[Column], outputs: dict[str, Node]
+        self,
+        columns: list[Column],
+        rows: list[ResultRow],
+        late: list[Column],
+        outputs: dict[str, Node],
+        unfolds: bool = False,
     ) -> None:
         self.columns, self.rows, self.late, self.outputs = columns, rows, late, outputs
+        self.unfolds = unfolds
+        """The rows are conditional, and outputs are read off them; else the outputs are the rows' own values."""
         self.dtypes: dict[str, str] = {}
         own = {c.id for c in columns} | {c.id for c in late} | {f for r in rows for f in r.values}
         early = [c.node for c in columns] + [n for r in rows for n in (r.gate, *r.values.values())]
@@ -77,7 +84,7 @@ class Program:
         """Every name that is read and that no column computes."""
         fields = {f for r in rows for f in r.values}
         self.broadcast = sorted(
-            {n for node in after for n in names(node)} - fields - {c.id for c in late} if late else set()
+            {n for node in after for n in names(node)} - fields - {c.id for c in late} if unfolds else set()
         )
         """Columns and inputs of the question that its rows carry along."""
         points = [c.node for c in columns if c.where == "point"]
@@ -273,7 +280,7 @@ def operator_program(compiler: Compiler, columns: list[str]) -> Program:
     wide = {n for r in rows for node in (r.gate, *r.values.values()) for n in names(node)}
     wide |= read - {c.id for c in late}
     early = [c for c in compiler.needed(wide) if not c.id.startswith("row__")]
-    return Program(levelled(early, wide), rows, levelled(late, direct), outputs)
+    return Program(levelled(early, wide), rows, levelled(late, direct), outputs, unfolds=True)
 
 
 def stage_program(compiler: Compiler, columns: list[str]) -> Program:

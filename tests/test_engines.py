@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from polars.testing import assert_frame_equal
+from polars.testing import assert_frame_equal, assert_series_equal
 
 import calc
 
@@ -203,6 +203,23 @@ def test_only_what_is_asked_is_computed() -> None:
     assert lazy.filter(pl.col("stage") == "decode").select(pl.len()).collect().item() == len(MODELS) * len(DEVICES)
     assert lazy.head(3).collect().height == 3
     assert lazy.collect(engine="streaming").equals(lazy.collect())
+
+
+@pytest.mark.parametrize("engine", ["polars", "duckdb"])
+@pytest.mark.parametrize("by", GRAINS)
+def test_any_choice_of_columns_gives_the_same_rows(by: str, engine: str) -> None:
+    """Each column alone, none at all, and a filter on a column that is not shown."""
+    grid = calc.scenarios(
+        model=["llama-2-7b", "opt-125m"], hardware=["a40", "v100"], attention=["eager", "flash"], batch=[1, 4]
+    )
+    lazy = calc.evaluate(grid, by=by, engine=engine)
+    whole = lazy.collect()
+    assert lazy.select(pl.len()).collect().item() == whole.height
+    for column in whole.columns:
+        alone = lazy.select(column).collect().to_series()
+        assert_series_equal(alone, whole[column], rel_tol=1e-12)
+    some = lazy.filter(pl.col("hardware_id") == "a40", pl.col("batch") == 4).select(whole.columns[-3]).collect()
+    assert some.height == whole.filter(hardware_id="a40", batch=4).height
 
 
 def test_own_rows_join_the_facts() -> None:
