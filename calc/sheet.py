@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,6 +27,10 @@ FIELDS = {
     "operators": ("block", "operator", "kind", *AXES, "split", "inputs", "applies", "label", "note", "source_id"),
     "kinds": ("kind", "class", "runs_on", *QUANTITIES, "label", "note", "source_id"),
 }
+UNITS = ("matrix", "vector", "both")
+"""What a kind may run on."""
+CLASSES = ("linear", "expert", "router", "embedding", "position", "head", "norm", "attention", "elementwise")
+"""What a kind may be: its class picks the format of its weights."""
 AXIS_UNITS = dict.fromkeys(AXES, "") | {"vector": "op"}
 QUANTITY_UNITS = dict.fromkeys(QUANTITIES, "") | {"matrix_ops": "op", "vector_ops": "op"}
 
@@ -198,14 +203,7 @@ class Sheet:
             row = next(
                 r for r in self.rows["operators"] if (r["block"], r["operator"]) == (operator.block, operator.name)
             )
-            kind = next((r for r in self.rows["kinds"] if r["kind"] == operator.kind), None)
-            if kind is None:
-                known = [r["kind"] for r in self.rows["kinds"]]
-                raise SheetError(
-                    self.path("operators"),
-                    f"{operator.block}.{operator.name}",
-                    f"unknown kind {operator.kind!r}{closest(operator.kind, known)}",
-                )
+            kind = next(r for r in self.rows["kinds"] if r["kind"] == operator.kind)
             shape: dict[str, Definition] = {a: self._cell("operators", row, a, a, AXIS_UNITS[a]) for a in AXES}
             shape["operator_applies"] = self._cell("operators", row, "applies", "applies", "")
             shape["applies"] = parse("part_applies AND operator_applies")
@@ -274,7 +272,7 @@ def load_sheet(tables: Tables, title: str = "exact", techniques: tuple[str, ...]
 def _load_sheet(tables: Tables, title: str, techniques: tuple[str, ...], stamp: object) -> Sheet:
     rows = {f: [dict(r) for r in found] for f, found in _read_rows(tables.folder / "sheets" / title, stamp).items()}
     apply(tables, title, rows, techniques)
-    _unique(title, rows)
+    _check_structure(title, rows)
     return Sheet(title, rows, input_names(tables, techniques))
 
 
@@ -287,8 +285,10 @@ def _read_rows(folder: Path, _stamp: object) -> dict[str, list[Row]]:
         if frame is None:
             continue
         wanted = FIELDS.get(file, (*keys, *CELL_FIELDS))
-        missing = [c for c in wanted if c not in frame.columns]
-        violations += [f"sheets/{folder.name}/{file}.csv: column {c!r} is missing" for c in missing]
+        where = f"sheets/{folder.name}/{file}.csv"
+        violations += [f"{where}: column {c!r} is missing" for c in wanted if c not in frame.columns]
+        extra = [c for c in frame.columns if c not in wanted]
+        violations += [f"{where}: there is no column {c!r}{closest(c, wanted)}" for c in extra]
         rows[file] = [{k: (v or "").strip() for k, v in r.items()} for r in frame.iter_rows(named=True)]
     if violations:
         raise DataError(violations)
@@ -322,19 +322,48 @@ TEXTS = {"family", "norm_type", "attention", "weight_format", "activation_format
 """Text facts that formulas may read; other text is for people."""
 
 
-def _unique(title: str, rows: dict[str, list[Row]]) -> None:
-    for file, keys in KEYS.items():
-        seen: set[str] = set()
+def _check_structure(title: str, rows: dict[str, list[Row]]) -> None:
+    """Raise DataError with every row that is named twice, refers to nothing or leaves out what must be said."""
+    found: list[str] = []
+
+    def refuse(file: str, row: Row, reason: str) -> None:
+        found.append(f"sheets/{title}/{file}.csv, cell {'.'.join(row[k] for k in KEYS[file])}: {reason}")
+
+    def expect(file: str, column: str, known: Iterable[str], what: str) -> None:
+        names = list(dict.fromkeys(known))
         for row in rows[file]:
-            key = ".".join(row[k] for k in keys)
+            if row[column] not in names:
+                refuse(file, row, f"unknown {what} {row[column]!r}{closest(row[column], names)}")
+
+    for file, keys in KEYS.items():
+        seen: set[tuple[str, ...]] = set()
+        for row in rows[file]:
+            key = tuple(row[k] for k in keys)
             if key in seen:
-                raise SheetError(f"sheets/{title}/{file}.csv", key, "is defined twice")
+                refuse(file, row, "is defined twice")
+            if not all(key):
+                refuse(file, row, f"its {' and '.join(keys)} must not be empty")
             seen.add(key)
+            for column in ("formula", "value", "count", "stored", "applies"):
+                if column in row and not row[column]:
+                    refuse(file, row, f"its {column} is empty")
+    expect("parts", "block", (r["block"] for r in rows["operators"]), "block")
+    expect("bindings", "part", (r["part"] for r in rows["parts"]), "part")
+    expect("operators", "kind", (r["kind"] for r in rows["kinds"]), "kind")
+    expect("kinds", "runs_on", UNITS, "unit")
+    expect("kinds", "class", CLASSES, "class")
+    stages = {r["stage"] for r in rows["stages"]}
+    found += [f"sheets/{title}/stages.csv: has no stage {s!r}" for s in ("prefill", "decode") if s not in stages]
+    if found:
+        raise DataError(found)
 
 
 def constant_value(cell: Cell) -> Node:
     """Return a constant's node; raises SheetError where its value is no number."""
     try:
-        return number(float(cell.formula))
+        value = float(cell.formula)
     except ValueError:
-        raise SheetError(cell.file, cell.key, f"{cell.formula!r} is not a number") from None
+        value = math.nan
+    if not math.isfinite(value):
+        raise SheetError(cell.file, cell.key, f"{cell.formula!r} is not a number")
+    return number(value)

@@ -58,6 +58,66 @@ def test_a_wrong_cell_is_named_with_its_file_and_reason(data: Path, row: str, ce
     assert ROOFLINE in found and cell in found and reason in found, found
 
 
+@pytest.mark.parametrize(
+    ("file", "old", "new", "reason"),
+    [
+        (
+            "parts",
+            "mlp,mlp,n_layers",
+            "mlp,mpl,n_layers",
+            "parts.csv, cell mlp: unknown block 'mpl'; did you mean 'mlp'",
+        ),
+        (
+            "operators",
+            "mlp,up_proj,linear,",
+            "mlp,up_proj,linaer,",
+            "operators.csv, cell mlp.up_proj: unknown kind 'linaer'",
+        ),
+        ("kinds", "norm,norm,vector,", "norm,norm,tensor,", "kinds.csv, cell norm: unknown unit 'tensor'"),
+        (
+            "kinds",
+            "norm,norm,vector,",
+            "norm,nrom,vector,",
+            "kinds.csv, cell norm: unknown class 'nrom'; did you mean 'norm'",
+        ),
+        (
+            "constants",
+            "bits_per_byte,8,",
+            "bits_per_byte,eight,",
+            "constants.csv, cell bits_per_byte: 'eight' is not a number",
+        ),
+        (
+            "constants",
+            "bits_per_byte,8,",
+            "bits_per_byte,nan,",
+            "constants.csv, cell bits_per_byte: 'nan' is not a number",
+        ),
+        ("constants", "bits_per_byte,8,", "bits_per_byte,,", "constants.csv, cell bits_per_byte: its value is empty"),
+        ("roofline", "ops,matrix_ops + vector_ops,", "ops,,", "roofline.csv, cell ops: its formula is empty"),
+        ("stages", "decode,q_len,1,", "decoding,q_len,1,", "unknown name 'q_len'"),
+    ],
+)
+def test_a_wrong_structure_is_named(data: Path, file: str, old: str, new: str, reason: str) -> None:
+    """What refers to nothing, or leaves out what must be said."""
+    change(data / f"sheets/exact/{file}.csv", old, new)
+    assert reason in findings(data)
+
+
+def test_a_binding_needs_its_part_and_its_cell(data: Path) -> None:
+    """A binding overrides what the block of its part declares."""
+    append(data / "sheets/exact/bindings.csv", "mpl,width,hidden,,definition")
+    assert "bindings.csv, cell mpl.width: unknown part 'mpl'" in findings(data)
+    change(data / "sheets/exact/bindings.csv", "mpl,width", "mlp,widht")
+    assert "bindings.csv, cell mlp.widht: block 'mlp' declares no such cell; did you mean 'width'" in findings(data)
+
+
+def test_a_column_that_no_sheet_has(data: Path) -> None:
+    """A misspelled header does not go unread."""
+    path = data / "sheets/exact/bindings.csv"
+    path.write_text("part,cell,formula,note,source_id,reason\n", encoding="utf-8")
+    assert "bindings.csv: there is no column 'reason'" in findings(data)
+
+
 def test_a_cycle_is_shown_as_its_path(data: Path) -> None:
     """First → second → third → first."""
     for name, reads in (("first", "second"), ("second", "third"), ("third", "first")):
