@@ -38,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CalcError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except RecursionError:
+        print("error: a formula is too long or nests too deeply; split it into several cells", file=sys.stderr)
+        return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -240,6 +243,9 @@ def print_frame(
     from calc.display import quantity
 
     units = units or {}
+    if frame.is_empty() or not frame.columns:
+        print(" ".join(frame.columns) or "(nothing)")
+        return
 
     def shown(column: pl.Series) -> list[str]:
         if column.name in exact:
@@ -263,6 +269,8 @@ def _writable(target: str | None, endings: Sequence[str]) -> None:
     if target is None:
         return
     path = Path(target)
+    if len(path.name) > 200:
+        raise CalcError(f"{target[:60]}…: the file name is too long")
     if path.suffix.lower() not in endings:
         raise CalcError(f"{target}: cannot write {path.suffix or 'a file without an ending'}; use {', '.join(endings)}")
     if not path.parent.is_dir():
@@ -273,6 +281,8 @@ def _writable(target: str | None, endings: Sequence[str]) -> None:
 
 def write(frame: pl.DataFrame, target: str) -> None:
     """Write a frame to a file in the format of its ending; a file appears whole or not at all."""
+    import polars as pl
+
     path = Path(target)
     aside = path.with_name(f".{path.name}.part")
     try:
@@ -286,6 +296,10 @@ def write(frame: pl.DataFrame, target: str) -> None:
     except OSError as error:
         aside.unlink(missing_ok=True)
         raise CalcError(f"{target}: cannot be written ({error.strerror or error})") from error
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        aside.unlink(missing_ok=True)
+        reason = str(error).splitlines()[0]
+        raise CalcError(f"{target}: a column has a type that {path.suffix} cannot hold ({reason})") from error
 
 
 def _write_text(target: str, text: str) -> None:

@@ -99,8 +99,24 @@ def _check_cell(compiler: Compiler, units: Units, scope: Scope, cell: Cell) -> I
     except CalcError as error:
         yield f"\0{error}"
         return
-    if not is_literal(tree):
-        yield from units.problems(scope, cell, tree)
+    expected = _expected(cell)
+    if is_literal(tree):
+        if expected and tree.kind not in (expected, "null"):
+            yield f"is {tree}, not a {expected}"
+    else:
+        yield from units.problems(scope, cell, tree, expected)
+
+
+def _expected(cell: Cell) -> str | None:
+    """Return what a cell must give where its place says so: a number with a unit, a condition, a shape."""
+    if cell.name in ("applies", "part_applies", "operator_applies"):
+        return "boolean"
+    return (
+        "number"
+        if cell.unit
+        or (cell.file.endswith(("parts.csv", "operators.csv", "kinds.csv", "totals.csv")) and cell.name != "bound")
+        else None
+    )
 
 
 @lru_cache(maxsize=1)

@@ -176,10 +176,10 @@ def sheet_query(tables: Tables, title: str, by: str) -> str:
 select * from __scenario_columns union all by name select * from query_table(scenario_table)),
 {QUESTIONS} as (
 select
-  row_number() over () as {ROW},
+  row_number() over () + {_refusals(tables)} as {ROW},
   s as __asked,
-  coalesce(m.model_id, error('unknown model ' || s.model_id)) as model_id,
-  coalesce(h.{DEVICE}, error('unknown device ' || s.hardware_id)) as {DEVICE},
+  m.model_id,
+  h.{DEVICE},
   {", ".join(filled)},
   coalesce(lower(s.attention), 'flash') as attention,
   {roles}
@@ -191,6 +191,33 @@ left join precisions as p on p.precision_id = coalesce(lower(s.precision), 'w16a
     ctes = [questions, *program_ctes(tables, program, _joined(tables, program, QUESTIONS), "__asked")]
     results = ", ".join(f'"{c}"' for c in found)
     return f"with {', '.join(ctes)} select unnest(__asked), {results} from answers order by {ROW}, __nth"
+
+
+def _refusals(tables: Tables) -> str:
+    """Return 0, or an error for a scenario ``s`` that ``calc.evaluate`` refuses too."""
+    cases = [
+        "m.model_id is null then error(coalesce('unknown model ' || s.model_id, 'model_id: a row names no model'))",
+        f"h.{DEVICE} is null then "
+        "error(coalesce('unknown device ' || s.hardware_id, 'hardware_id: a row names no device'))",
+        "p.precision_id is null then error('unknown precision ' || s.precision)",
+        "lower(s.attention) not in ('flash', 'eager') then error('unknown attention ' || s.attention)",
+        "trim(s.technique) <> '' then error('a technique needs calc.evaluate: these views know none')",
+        "coalesce(s.input_len, 1) = 0 and coalesce(s.output_len, 1) = 0 "
+        "then error('input_len and output_len are both 0')",
+        "s.cached_len > 0 and s.cached_len >= coalesce(s.input_len, 1024) "
+        "then error('cached_len leaves no token to compute')",
+    ]
+    cases += [
+        f"lower(s.{role}) not in (select format_id from formats) then error('unknown format ' || s.{role})"
+        for role in FORMATS
+    ]
+    for column, rule in scenario_columns(tables).items():
+        if rule["dtype"] == "number":
+            wrong = [f'isnan(s."{column}")'] + ([f's."{column}" <> floor(s."{column}")'] if rule["is_integer"] else [])
+            wrong += [f's."{column}" < {rule["minimum"]}'] if rule["minimum"] is not None else []
+            wrong += [f's."{column}" > {rule["maximum"]}'] if rule["maximum"] is not None else []
+            cases.append(f"{' or '.join(wrong)} then error('{column}: ' || s.\"{column}\" || ' is out of range')")
+    return f"case {' '.join(f'when {c}' for c in cases)} else 0 end"
 
 
 def sql_views(folder: Path) -> Iterable[tuple[str, str]]:

@@ -14,7 +14,7 @@ from functools import lru_cache
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from calc.errors import CalcError
+from calc.errors import CalcError, SheetError
 from calc.formula import Node, is_literal, to_sql
 from calc.program import GRAINS, LABELS, Axis, Column, Compiler, Program, by_level, result_scope
 from calc.questions import CONFIGURATION, DEVICE, FORMATS, ROW, Questions, prepare
@@ -282,7 +282,11 @@ MODEL_COUNTS = ("n_parameters", "n_embedding_parameters", "n_head_parameters", "
 @lru_cache(maxsize=16)
 def model_facts(tables: Tables) -> pl.DataFrame:
     """Return what the exact sheet counts of each model: ``model_id`` and MODEL_COUNTS, at 16 bits."""
-    compiler = Compiler(load_sheet(tables), input_axes(tables))
+    sheet = load_sheet(tables)
+    missing = [c for c in MODEL_COUNTS if c not in sheet.totals]
+    if missing:
+        raise SheetError(sheet.path("totals"), missing[0], "is missing; models are counted with it")
+    compiler = Compiler(sheet, input_axes(tables))
     program = GRAINS["stage"][1](compiler, list(MODEL_COUNTS))
     asked = pl.DataFrame(
         {"model_id": tables["models"]["model_id"], "hardware_id": tables["hardware"]["hardware_id"][0]}

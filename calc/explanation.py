@@ -96,6 +96,9 @@ def _place(sheet: Sheet, stage: object, part: object, operator: object) -> Scope
     if operator is None:
         return sheet.totals_scope(stage)
     found = [(p, o) for p in sheet.parts for o in sheet.operators(p.block) if o.name == operator]
+    parts = [p.name for p in sheet.parts]
+    if part is not None and part not in parts:
+        raise CalcError(f"unknown part {part!r}{closest(str(part), parts)}; there are {', '.join(parts)}")
     if part is not None:
         found = [(p, o) for p, o in found if p.name == part]
     if not found:

@@ -16,6 +16,11 @@ KEYS = {
 }  # fmt: skip
 """The files of a sheet and the fields that identify a row in each; a patch's key is these, joined by dots."""
 
+TEXTS = (
+    "cell", "stage", "part", "block", "operator", "kind", "class", "runs_on", "name", "formula", "value", "unit",
+    "split", "inputs", "applies", "label", "note", "source_id", "_added_by",
+)  # fmt: skip
+"""Fields of an added row that stay empty until a patch fills them; the others are numbers and begin as 0."""
 PREVIOUS = "previous"
 """In a patch's formula: what the cell held before."""
 
@@ -83,6 +88,12 @@ def _add(rows: list[Row], hits: list[Row], patch: dict[str, str], where: str) ->
         parts = patch["key"].split(".", len(keys) - 1)
         if len(parts) != len(keys):
             raise SheetError("patches.csv", where, f"its key must be {'.'.join(keys)}")
-        hits = [dict.fromkeys(rows[0], "") | dict(zip(keys, parts, strict=True)) | {"_added_by": patch["technique_id"]}]
+        numbers = {c: "0" for c in rows[0] if c not in TEXTS}
+        hits = [
+            dict.fromkeys(rows[0], "")
+            | numbers
+            | dict(zip(keys, parts, strict=True))
+            | {"_added_by": patch["technique_id"]}
+        ]
         rows.append(hits[0])
     hits[0][column] = patch["formula"] or ""

@@ -94,12 +94,15 @@ def scenarios(tables: Tables, **lists: object) -> pl.LazyFrame:
     """
     known = scenario_columns(tables)
     frame: pl.LazyFrame | None = None
-    axes = []
+    axes: list[pl.DataFrame] = []
     for given, values in lists.items():
         column = SHORT.get(given, given)
         if column != "workload_id" and column not in known:
             raise ScenarioError(f"{given!r} is no scenario column{closest(given, [*known, *SHORT])}")
         axis = _axis(tables, given, column, values)
+        twice = [c for c in axis.columns for other in axes if c in other.columns]
+        if twice:
+            raise ScenarioError(f"{given}: {twice[0]!r} is given twice; leave one out")
         axes.append(axis)
         frame = axis.lazy() if frame is None else frame.join(axis.lazy(), how="cross", maintain_order="left_right")
     if frame is None:
@@ -151,6 +154,9 @@ def prepare(tables: Tables, frame: pl.DataFrame | pl.LazyFrame, results: Iterabl
     clash = [c for c in columns if c not in known and (c in set(results) or c.startswith("__"))]
     if clash:
         raise ScenarioError(f"your column {clash[0]!r} bears the name of a result; rename it")
+    for column, dtype in frame.collect_schema().items():
+        if column in known and (dtype.is_nested() or dtype == pl.Binary):
+            raise ScenarioError(f"{column}: {dtype} values are not {known[column]['dtype']}s")
     places = None
     axes = axes_of(frame)
     if axes is not None:
@@ -158,6 +164,8 @@ def prepare(tables: Tables, frame: pl.DataFrame | pl.LazyFrame, results: Iterabl
         devices, height = _devices(tables, named).to_list(), distinct.height * named.len()
     else:
         asked = frame.lazy().select(c for c in columns if c in known).collect()
+        if asked["hardware_id"].has_nulls():
+            raise ScenarioError("hardware_id: a row names no device")
         height, rest, run = asked.height, asked.drop("hardware_id"), grid_run(asked)
         if run:
             period = run * asked["hardware_id"].gather_every(run).n_unique()
@@ -228,7 +236,7 @@ def _numbers(
         if low == high:
             raise ScenarioError(f"{column}: {largest:g} is not supported by this version; only {high:g} is")
         raise ScenarioError(f"{column}: {largest:g} is above {high:g}")
-    if rule["is_integer"] and given.dtype.is_float() | (given.dtype == pl.String):
+    if rule["is_integer"] and not given.dtype.is_integer():
         fractions = values.filter(values != values.floor())
         if fractions.len():
             raise ScenarioError(f"{column}: {fractions[0]:g} is not a whole number")
@@ -296,12 +304,12 @@ def _formats(tables: Tables, asked: pl.DataFrame) -> dict[str, pl.Series | pl.Ex
 def _check_lengths(points: pl.DataFrame) -> None:
     empty = (points["input_len"] == 0) & (points["output_len"] == 0)
     if empty.any():
-        raise ScenarioError(f"row {empty.arg_max()}: input_len and output_len are both 0; there is nothing to do")
+        raise ScenarioError("input_len and output_len are both 0 in a row; there is nothing to do")
     cached = points["cached_len"]
     over = (cached > 0) & (cached >= points["input_len"])
     if over.any():
         row = over.arg_max() or 0
         raise ScenarioError(
-            f"row {row}: cached_len {cached[row]:g} leaves no token of input_len {points['input_len'][row]:g} to "
+            f"cached_len {cached[row]:g} leaves no token of input_len {points['input_len'][row]:g} to "
             "compute; cache at most one token less"
         )

@@ -19,7 +19,10 @@ def result_columns(tables: Tables, by: str) -> dict[str, str]:
     """Return the result columns of a grain and their types; raises CalcError for an unknown grain."""
     if by not in GRAINS:
         raise CalcError(f"unknown grain {by!r}; there are {', '.join(GRAINS)}")
-    return {str(c["column_name"]): str(c["dtype"]) for c in tables.columns(GRAINS[by][0])}
+    found = {str(c["column_name"]): str(c["dtype"]) for c in tables.columns(GRAINS[by][0])}
+    if not found:
+        raise CalcError(f"columns.csv: describes no result {GRAINS[by][0]!r}")
+    return found
 
 
 @lru_cache(maxsize=512)

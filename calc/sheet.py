@@ -251,7 +251,13 @@ class Sheet:
 
 def sheet_names(tables: Tables) -> list[str]:
     """Return the names of the sheets in a data folder, ``exact`` first."""
-    found = sorted(p.name for p in (tables.folder / "sheets").iterdir() if p.is_dir())
+    try:
+        found = sorted(p.name for p in (tables.folder / "sheets").iterdir() if p.is_dir())
+    except OSError as error:
+        raise DataError([f"sheets: cannot be read ({error.strerror})"]) from error
+    odd = [f"sheets/{n}: the name must be lower-case snake_case" for n in found if not n.isidentifier()]
+    if odd or "exact" not in found:
+        raise DataError(odd or ["sheets: there is no sheet 'exact'"])
     return sorted(found, key=lambda n: n != "exact")
 
 
@@ -344,7 +350,7 @@ def _check_structure(title: str, rows: dict[str, list[Row]]) -> None:
             if not all(key):
                 refuse(file, row, f"its {' and '.join(keys)} must not be empty")
             seen.add(key)
-            for column in ("formula", "value", "count", "stored", "applies"):
+            for column in ("formula", "value", "count", "stored", "applies", *AXES, *QUANTITIES):
                 if column in row and not row[column]:
                     refuse(file, row, f"its {column} is empty")
     expect("parts", "block", (r["block"] for r in rows["operators"]), "block")
@@ -352,6 +358,8 @@ def _check_structure(title: str, rows: dict[str, list[Row]]) -> None:
     expect("operators", "kind", (r["kind"] for r in rows["kinds"]), "kind")
     expect("kinds", "runs_on", UNITS, "unit")
     expect("kinds", "class", CLASSES, "class")
+    empty = ("parts", "operators", "kinds", "roofline", "totals", "serving")
+    found += [f"sheets/{title}/{f}.csv: has no row" for f in empty if not rows[f]]
     stages = {r["stage"] for r in rows["stages"]}
     found += [f"sheets/{title}/stages.csv: has no stage {s!r}" for s in ("prefill", "decode") if s not in stages]
     if found:

@@ -21,6 +21,8 @@ from calc.formula import FormulaError, parse, to_sql
 ROOT = Path(__file__).resolve().parent.parent
 DTYPES = {"number": pl.Float64, "boolean": pl.Boolean, "text": pl.String}
 DICTIONARY = "columns"
+NEEDED = {"models": None, "hardware": None, "workloads": "defaults", "precisions": "w16a16kv16"}
+"""Tables without which there is no question, and the row that says what an absent scenario column means."""
 _BOOLEANS = {"true": True, "false": False, "": False}
 
 
@@ -122,9 +124,11 @@ def _load(folder: Path, _stamp: object) -> Tables:
     if violations:
         raise DataError(violations)
     frames: dict[str, pl.DataFrame] = {DICTIONARY: dictionary}
+    wanted = set(NEEDED) | {"formats", "sources", "techniques", "parameters", "patches", "rules"}
     for (table,), rows in dictionary.filter(pl.col("is_file")).group_by(["table_name"], maintain_order=True):
         if table == DICTIONARY:
             continue
+        wanted.discard(str(table))
         where = f"{table}.csv"
         raw = read_csv(folder / where, violations)
         if raw is None:
@@ -135,7 +139,13 @@ def _load(folder: Path, _stamp: object) -> Tables:
         frame = _typed(raw, schema, where, violations)
         _check_keys(frame, schema, where, violations)
         frames[str(table)] = frame
+    violations += [f"columns.csv: describes no file {t!r}" for t in sorted(wanted)]
     if not violations:
+        for table, row in NEEDED.items():
+            keys = frames[table].to_series(0).to_list()
+            if not keys or (row and row not in keys):
+                violations.append(f"{table}.csv: needs {f'a row {row!r}' if row else 'at least one row'}")
+        _check_parameters(frames, dictionary, violations)
         _check_references(dictionary, frames, frames, violations)
         _check_rules(frames, set(frames), violations)
         _check_aliases(frames, violations)
@@ -199,7 +209,17 @@ def _dictionary(folder: Path, violations: list[str]) -> pl.DataFrame:
     ]  # fmt: skip
     if not _check_header(raw, schema, f"{DICTIONARY}.csv", violations):
         return pl.DataFrame()
-    return _typed(raw, schema, f"{DICTIONARY}.csv", violations)
+    frame = _typed(raw, schema, f"{DICTIONARY}.csv", violations)
+    _check_keys(
+        frame, [{"column_name": c, "is_key": True} for c in ("table_name", "column_name")], "columns.csv", violations
+    )
+    for line, row in enumerate(frame.iter_rows(named=True), start=2):
+        if row["dtype"] not in DTYPES:
+            violations.append(f"columns.csv, row {line}, column dtype: {row['dtype']!r} is none of {', '.join(DTYPES)}")
+        table, _, column = (row["refers_to"] or "").partition(".")
+        if table and frame.filter((pl.col("table_name") == table) & (pl.col("column_name") == column)).is_empty():
+            violations.append(f"columns.csv, row {line}, column refers_to: there is no {row['refers_to']!r}")
+    return frame
 
 
 def _check_header(raw: pl.DataFrame, schema: list[dict[str, object]], where: str, violations: list[str]) -> bool:
@@ -296,10 +316,23 @@ def _check_rules(frames: dict[str, pl.DataFrame], checked: set[str], violations:
         except (FormulaError, pl.exceptions.PolarsError) as error:
             violations.append(f"rules.csv, row {line}, column formula: {rule['formula']!r}: {error}")
             continue
+        if kept.dtype != pl.Boolean:
+            violations.append(f"rules.csv, row {line}, column formula: {rule['formula']!r} is not true or false")
+            continue
         columns = [c for c in frames[table].columns if c in rule["formula"]]
         for index in (kept == False).arg_true().to_list():  # noqa: E712
             values = ", ".join(f"{c} {frames[table][c][index]}" for c in columns)
             violations.append(f"{table}.csv, row {index + 2}: {rule['rule']}; here {values}")
+
+
+def _check_parameters(frames: dict[str, pl.DataFrame], dictionary: pl.DataFrame, violations: list[str]) -> None:
+    """Find parameters that bear the name of another input: they would change what it means."""
+    inputs = dictionary.filter(pl.col("table_name").is_in(["scenarios", "models", "hardware", "formats"]))
+    taken = dict.fromkeys(inputs["column_name"], "another input")
+    for line, name in enumerate(frames["parameters"]["parameter"].to_list(), start=2):
+        if name in taken:
+            violations.append(f"parameters.csv, row {line}, column parameter: {name!r} is {taken[name]} already")
+        taken.setdefault(name, "a parameter")
 
 
 def _check_aliases(frames: dict[str, pl.DataFrame], violations: list[str]) -> None:

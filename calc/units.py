@@ -46,11 +46,18 @@ class Units:
         self.dtypes: dict[tuple[Scope, str], str] = {}
         self.connection = duckdb.connect()
 
-    def problems(self, scope: Scope, cell: Cell, tree: Node) -> Iterator[str]:
+    def problems(self, scope: Scope, cell: Cell, tree: Node, expected: str | None) -> Iterator[str]:
         """Return what is wrong with a cell's formula as both engines and its inputs' units see it."""
         tree = _without_sums(tree)
         read = {name: self._about(scope, name) for name in sorted(names(tree))}
-        yield from self._tried(cell.formula, cell.unit, tree, tuple(read.items()))
+        found = self._tried(cell.formula, cell.unit, tree, tuple(read.items()))
+        yield from found
+        if expected and not found and self._kind_of(tree, read) != expected:
+            yield f"gives {self._kind_of(tree, read)}, not a {expected}"
+
+    def _kind_of(self, tree: Node, read: dict[str, tuple[str, str]]) -> str:
+        sample = self._samples(read, sorted(_texts(tree)) or ["x"], 0)
+        return _kind(sample.select(pl.sql_expr(to_sql(tree)).alias("value"))["value"])
 
     def _tried(self, formula: str, unit: str, tree: Node, read: tuple[tuple[str, tuple[str, str]], ...]) -> list[str]:
         key = (formula, unit, read)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from decimal import Decimal
 from pathlib import Path
 
+import duckdb
 import polars as pl
 import pytest
 from conftest import Run, append, change
 
 import calc
 
+CONNECTION = calc.connect()
 GOOD = ("llama-2-7b", "a6000")
 
 
@@ -203,6 +207,12 @@ def test_no_such_data_folder(run: Run, tmp_path: Path) -> None:
             "batch: List(Int64) values are not numbers",
         ),
         ({"model_id": ["llama-2-7b"], "hardware_id": ["a40"], "dp": [2]}, "dp: 2 is not supported"),
+        ({"model_id": [["llama-2-7b"]], "hardware_id": ["a40"]}, "model_id: List(String) values are not texts"),
+        ({"model_id": ["llama-2-7b"] * 2, "hardware_id": ["a40", None]}, "hardware_id: a row names no device"),
+        (
+            {"model_id": ["llama-2-7b"], "hardware_id": ["a40"], "batch": [Decimal("1.5")]},
+            "batch: 1.5 is not a whole number",
+        ),
     ],
 )
 def test_a_wrong_frame(frame: dict[str, list[object]], message: str) -> None:
@@ -210,6 +220,62 @@ def test_a_wrong_frame(frame: dict[str, list[object]], message: str) -> None:
     with pytest.raises(calc.ScenarioError) as caught:
         calc.evaluate(pl.DataFrame(frame))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("batch", "-5", "batch: -5.0 is out of range"),
+        ("batch", "1.5", "batch: 1.5 is out of range"),
+        ("tp", "2", "tp: 2.0 is out of range"),
+        ("precision", "'nope'", "unknown precision nope"),
+        ("attention", "'nope'", "unknown attention nope"),
+        ("kv_format", "'nope'", "unknown format nope"),
+        ("technique", "'sliding_window'", "a technique needs calc.evaluate"),
+        ("cached_len", "5000", "cached_len leaves no token"),
+        ("model_id", "'nope'", "unknown model nope"),
+        ("model_id", "null::varchar", "model_id: a row names no model"),
+        ("output_len", "'nan'::double", "output_len: nan is out of range"),
+    ],
+)
+def test_the_sql_macros_refuse_what_evaluate_refuses(column: str, value: str, message: str) -> None:
+    """No wrong question gets a number in SQL either."""
+    asked = {"model_id": "'llama-2-7b'", "hardware_id": "'h100'", column: value}
+    fields = ", ".join(f"{v} as {n}" for n, v in asked.items())
+    with pytest.raises(duckdb.Error, match=re.escape(message)):
+        CONNECTION.sql(f"with g as (select {fields}) select * from serving_of('g')").fetchall()
+
+
+def test_a_name_given_twice() -> None:
+    """A workload brings its own batch; a column is one axis."""
+    with pytest.raises(calc.ScenarioError, match="'batch' is given twice"):
+        calc.scenarios(model="llama-2-7b", hardware="a40", workload="chat", batch=2)
+
+
+def test_printing_nothing_and_writing_what_does_not_fit(run: Run) -> None:
+    """An empty table prints its header; a list does not fit into CSV."""
+    assert run("models", "--like", "no such model").returncode == 0
+    done = run("sql", "select [1, 2] as a", "--output", "x.csv")
+    assert done.returncode == 2 and "a type that .csv cannot hold" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "row", "message"),
+    [
+        ("parameters.csv", "sliding_window,batch,5,,1,10,Batch,definition", "'batch' is another input already"),
+        ("rules.csv", "models,heads,n_heads,", "is not true or false"),
+        (
+            "columns.csv",
+            "models,extra,true,int,,false,false,false,,,,Extra,Extra",
+            "'int' is none of number, boolean, text",
+        ),
+    ],
+)
+def test_rows_that_would_change_what_others_mean(run: Run, data: Path, file: str, row: str, message: str) -> None:
+    """A parameter that hides an input, a rule that is no condition, a type that is none."""
+    append(data / file, row.removesuffix(",") if file == "rules.csv" else row)
+    done = run("check", data=data)
+    assert done.returncode == 2 and message in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize("rows", [0, 1])
