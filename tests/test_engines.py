@@ -174,6 +174,13 @@ def test_mean_decode_step_is_the_mean_of_all_steps(asked: dict[str, object], ste
     assert (closed is None and times.has_nulls()) or closed == pytest.approx(times.mean(), rel=1e-9)
 
 
+def test_utilisation_is_a_share_where_attention_is_narrower_than_the_weights() -> None:
+    """16-bit weights and 8-bit activations: attention runs at twice the linear peak, and mfu stays below 1."""
+    narrow = {"weight_format": "fp16", "activation_format": "fp8", "kv_format": "fp8", "input_len": 200_000}
+    found = calc.evaluate(calc.scenarios(model="llama-2-7b", hardware="h100", **narrow), by="stage").collect()
+    assert 0.5 < found["mfu"][0] <= 1
+
+
 def test_row_order_never_matters() -> None:
     """A shuffled frame, which is no grid, gives the same answer for every row as the grid."""
     grid = calc.scenarios(model=MODELS[:4], hardware=DEVICES[:5], batch=[1, 8], attention=["eager", "flash"]).collect()
