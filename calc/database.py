@@ -91,10 +91,11 @@ def program_ctes(tables: Tables, program: Program, joined: str, keep: str = "") 
     kept = f", {keep}" if keep else ""
     if not program.unfolds:
         rows = ",\n".join(_struct(i, r, program.dtypes) for i, r in enumerate(program.rows))
-        ctes.append(f"answers as (\nselect {ROW}{kept}, unnest([\n{rows}], recursive := true)\nfrom {last})")
+        ctes.append(f"every_row as (\nselect {ROW}{kept}, unnest([\n{rows}], recursive := true)\nfrom {last})")
+        ctes.append("answers as (select * exclude (__gate) from every_row where __gate)")
         return ctes
     dtypes = {f: "text" if f in LABELS else "number" for f in program.rows[0].values}
-    rows = ",\n".join(_struct(i, r, dtypes, f"'__gate': {sql(r.gate)}, ") for i, r in enumerate(program.rows))
+    rows = ",\n".join(_struct(i, r, dtypes) for i, r in enumerate(program.rows))
     carried = "".join(f', "{c}"' for c in program.broadcast)
     ctes.append(f"every_row as (\nselect {ROW}{kept}{carried}, unnest([\n{rows}], recursive := true)\nfrom {last})")
     ctes.append("row_0 as (select * from every_row where __gate)")
@@ -113,9 +114,9 @@ def _levels(ctes: list[str], prefix: str, source: str, columns: list[Column]) ->
     return source
 
 
-def _struct(nth: int, row: ResultRow, dtypes: dict[str, str], gate: str = "") -> str:
+def _struct(nth: int, row: ResultRow, dtypes: dict[str, str]) -> str:
     fields = ", ".join(f"'{f}': {_typed(n, dtypes[f])}" for f, n in row.values.items())
-    return f"  {{'__nth': {nth}, {gate}{fields}}}"
+    return f"  {{'__nth': {nth}, '__gate': {sql(row.gate)}, {fields}}}"
 
 
 def _typed(node: Node, dtype: str) -> str:
@@ -169,7 +170,7 @@ def sheet_query(tables: Tables, title: str, by: str) -> str:
     filled = []
     for column, rule in columns.items():
         if rule["dtype"] == "number":
-            default = defaults.get(column, parameters.get(column, 1.0))
+            default = defaults.get(column, parameters.get(column, rule["minimum"]))
             filled.append(f'coalesce(s."{column}", {default:g}) as "{column}"')
     roles = ", ".join(f"coalesce(lower(s.{r}), p.{r}) as {r}" for r in FORMATS)
     questions = f"""asked as (

@@ -15,11 +15,13 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from calc.errors import CalcError, SheetError
-from calc.formula import Node, is_literal, to_sql
-from calc.program import GRAINS, LABELS, Axis, Column, Compiler, Program, by_level, result_scope
+from calc.expressions import expression, expressions
+from calc.formula import TRUE, Node, is_literal
+from calc.program import GRAINS, LABELS, Axis, Compiler, Program, by_level, result_scope
 from calc.questions import CONFIGURATION, DEVICE, FORMATS, ROW, Questions, prepare
 from calc.results import Programs, compiled, input_axes, result_columns
-from calc.sheet import fact_columns, load_sheet
+from calc.shapes import shaped
+from calc.sheet import Sheet, fact_columns, load_sheet
 from calc.tables import DTYPES, Tables
 
 BATCH_ROWS = 1 << 21
@@ -50,8 +52,8 @@ def evaluate(
     own = {c: t for c, t in scenarios.collect_schema().items() if c not in found}
     if not sheets:
         return pl.LazyFrame(schema={**own, **found})
-    for stack, attention, _ in questions.groups():
-        compiled(tables, sheets[stack], by, tuple(found), attention)
+    # what cannot be computed is said now, not in the middle of a query
+    _programs(tables, sheets, by, tuple(found), questions)
 
     def source(
         with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_size: int | None
@@ -63,11 +65,7 @@ def evaluate(
         asked = scenarios.lazy().select(keys).collect()
         left = n_rows
         for first, batch in questions.batches(BATCH_ROWS):
-            programs = [
-                (mine, compiled(tables, sheets[stack], by, columns, attention))
-                for stack, attention, mine in batch.groups()
-            ]
-            frame, rows = answer(tables, batch, programs)
+            frame, rows = answer(tables, batch, _programs(tables, sheets, by, columns, batch))
             if keys:
                 if rows is None:
                     rows = pl.int_range(frame.height, eager=True) // (frame.height // batch.height)
@@ -82,6 +80,18 @@ def evaluate(
                 return
 
     return register_io_source(source, schema={**own, **found}, validate_schema=False, is_pure=True)
+
+
+def _programs(
+    tables: Tables, sheets: dict[tuple[str, ...], Sheet], by: str, columns: tuple[str, ...], questions: Questions
+) -> Programs:
+    """Return the questions in groups that one program answers, each with its program."""
+    axes = input_axes(tables)
+    return [
+        (part, compiled(tables, sheets[stack], by, columns, attention, shape))
+        for stack, attention, mine in questions.groups()
+        for shape, part in shaped(tables, sheets[stack], attention, axes, mine)
+    ]
 
 
 def _engine(title: str) -> Engine:
@@ -101,7 +111,7 @@ def answer(tables: Tables, batch: Questions, programs: Programs) -> tuple[pl.Dat
         rows = [_operator_rows(part, batch) for part in parts]
         whole = pl.concat(rows).sort(ROW, maintain_order=True) if len(rows) > 1 else rows[0]
         return whole.drop(ROW), whole[ROW]
-    return _wide_rows(parts, batch), None
+    return _wide_rows(parts, batch)
 
 
 @dataclass
@@ -115,7 +125,7 @@ class _Part:
 def _parts(tables: Tables, questions: Questions, program: Program) -> Iterator[_Part]:
     facts = _with_facts(tables, questions.configurations, program.inputs)
     for level in program.levels("formats", "configuration"):
-        facts = facts.with_columns(_expressions(level))
+        facts = facts.with_columns(expressions(level))
     hardware = {n for n, a in input_axes(tables).items() if a is Axis.DEVICE}
     on_device = hardware | {c.id for level in program.levels("device") for c in level}
     kept = sorted(program.carried - on_device - {c.id for level in program.levels("point") for c in level})
@@ -124,7 +134,7 @@ def _parts(tables: Tables, questions: Questions, program: Program) -> Iterator[_
     for formats, mine in _by_formats(facts, questions.configurations):
         points = _points(questions, mine, _devices(tables, program, questions, formats, carried))
         for level in program.levels("point"):
-            points = points.with_columns(_expressions(level))
+            points = points.with_columns(expressions(level))
         yield _Part(program, points)
 
 
@@ -149,7 +159,7 @@ def _devices(
         devices = devices.filter(pl.col("nth").is_not_null()).sort("nth")
     frame = _with_formats(tables, devices.lazy().join(asked.lazy(), how="cross"), program.inputs)
     for level in program.levels("formats", "device"):
-        frame = frame.with_columns(_expressions(level))
+        frame = frame.with_columns(expressions(level))
     return frame.select(DEVICE, "nth", *carried)
 
 
@@ -183,21 +193,6 @@ def with_device_facts(tables: Tables, questions: Questions, inputs: set[str]) ->
     return frame.join(hardware.with_row_index(DEVICE), on=DEVICE)
 
 
-def _expressions(level: list[Column]) -> list[pl.Expr]:
-    return [_column(c.node, c.id) for c in level]
-
-
-@lru_cache(maxsize=65536)
-def _column(node: Node, label: str) -> pl.Expr:
-    return expression(node).alias(label)
-
-
-@lru_cache(maxsize=65536)
-def expression(node: Node) -> pl.Expr:
-    """Return a lowered formula as a Polars expression."""
-    return pl.sql_expr(to_sql(node, lambda n: f'"{n}"'))
-
-
 def _operator_rows(part: _Part, batch: Questions) -> pl.DataFrame:
     """Unfold each question into its operators and compute the roofline on their rows."""
     program = part.program
@@ -205,16 +200,19 @@ def _operator_rows(part: _Part, batch: Questions) -> pl.DataFrame:
     frame = part.points.select(ROW, *program.broadcast, structs).sort(ROW).explode("__rows").unnest("__rows")
     frame = frame.filter(pl.col("__gate")).with_columns(_labels(program))
     for level in by_level(program.late):
-        frame = frame.with_columns(_expressions(level))
+        frame = frame.with_columns(expressions(level))
     return _collect(frame.select(ROW, *_values(program.outputs, program)), batch.height)
 
 
-def _wide_rows(parts: list[_Part], batch: Questions) -> pl.DataFrame:
+def _wide_rows(parts: list[_Part], batch: Questions) -> tuple[pl.DataFrame, pl.Series | None]:
     """Compute each question's result rows side by side, then put them below each other."""
+    n = len(parts[0].program.rows)
+    if any(len(p.program.rows) != n or any(r.gate != TRUE for r in p.program.rows) for p in parts):
+        return _uneven_rows(parts, batch)
     program = parts[0].program
     labels = {c for c in program.outputs if all(is_literal(r.values[c]) for p in parts for r in p.program.rows)}
     wide = [_collect(p.points.select(ROW, *_wide_values(p.program, labels)), batch.height) for p in parts]
-    found, n = pl.concat(wide).sort(ROW), len(program.rows)
+    found = pl.concat(wide).sort(ROW)
     nth = pl.int_range(n * found.height, eager=True) % n
     shown: dict[str, pl.Series] = {}
     for column in program.outputs:
@@ -225,7 +223,21 @@ def _wide_rows(parts: list[_Part], batch: Questions) -> pl.DataFrame:
         else:
             both = pl.concat_arr(f"{i} {column}" for i in range(n)).explode()
             shown[column] = found.select(both.alias(column)).to_series()
-    return pl.DataFrame(shown)
+    return pl.DataFrame(shown), None
+
+
+def _uneven_rows(parts: list[_Part], batch: Questions) -> tuple[pl.DataFrame, pl.Series | None]:
+    """Compute result rows where some questions have fewer than others: an encoder has no decode."""
+    long = []
+    for part in parts:
+        program = part.program
+        gates = [expression(r.gate).alias(f"{i} __gate") for i, r in enumerate(program.rows)]
+        wide = _collect(part.points.select(ROW, *gates, *_wide_values(program, set())), batch.height)
+        for i in range(len(program.rows)):
+            columns = [pl.col(f"{i} {c}").alias(c) for c in program.outputs]
+            long.append(wide.filter(pl.col(f"{i} __gate")).select(ROW, pl.lit(i).alias("__nth"), *columns))
+    whole = pl.concat(long).sort(ROW, "__nth")
+    return whole.drop(ROW, "__nth"), whole[ROW]
 
 
 def _wide_values(program: Program, left_out: set[str]) -> list[pl.Expr]:
@@ -276,7 +288,10 @@ def _values(values: dict[str, Node], program: Program) -> list[pl.Expr]:
     return [expression(node).cast(DTYPES[program.dtypes[c]]).alias(c) for c, node in values.items()]
 
 
-MODEL_COUNTS = ("n_parameters", "n_embedding_parameters", "n_head_parameters", "kv_bytes_per_token")
+MODEL_COUNTS = (
+    "n_parameters", "n_active_parameters", "n_embedding_parameters", "n_head_parameters", "n_vision_parameters",
+    "n_mtp_parameters", "kv_bytes_per_token",
+)  # fmt: skip
 
 
 @lru_cache(maxsize=16)
@@ -293,6 +308,6 @@ def model_facts(tables: Tables) -> pl.DataFrame:
     )
     frame = _with_facts(tables, prepare(tables, asked, ()).configurations, program.inputs)
     for level in by_level(program.columns):
-        frame = frame.with_columns(_expressions(level))
+        frame = frame.with_columns(expressions(level))
     values = [expression(n).cast(pl.Float64).alias(c) for c, n in program.rows[0].values.items()]
     return frame.select("model_id", *values).collect()

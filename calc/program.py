@@ -23,14 +23,17 @@ LABELS = ("stage", "part", "operator", "kind", "class", "runs_on")
 """What names an operator's row; the other fields are numbers."""
 STAGES = ("prefill", "decode")
 """The stages that results show; a sheet may have more, which only other cells read."""
+CONDITIONS = ("applies", "runs", "stage_applies")
+"""What decides which rows a model has."""
 
 
 class Axis(IntFlag):
-    """What a value depends on: facts of the device, the three formats, anything else of the question."""
+    """What a value depends on: facts of the device, the formats, facts of the model, anything else of the question."""
 
     DEVICE = 1
     FORMATS = 2
-    QUESTION = 4
+    MODEL = 4
+    QUESTION = 8
 
 
 @dataclass
@@ -45,9 +48,10 @@ class Column:
     @property
     def where(self) -> str:
         """Return the least table that can hold it: of formats, configurations, devices (per formats) or points."""
+        asks = bool(self.axes & (Axis.MODEL | Axis.QUESTION))
         if Axis.DEVICE not in self.axes:
-            return "configuration" if Axis.QUESTION in self.axes else "formats"
-        return "point" if Axis.QUESTION in self.axes else "device"
+            return "configuration" if asks else "formats"
+        return "point" if asks else "device"
 
 
 @dataclass
@@ -108,9 +112,18 @@ def by_level(columns: list[Column]) -> list[list[Column]]:
 class Compiler:
     """Lowers cells of one sheet to columns."""
 
-    def __init__(self, sheet: Sheet, axes: Mapping[str, Axis], bound: Mapping[str, Node] | None = None) -> None:
-        """Compile for inputs on the given axes; ``bound`` inputs are literals, whose branches are decided now."""
-        self.sheet, self.axes, self.bound = sheet, axes, bound or {}
+    def __init__(
+        self,
+        sheet: Sheet,
+        axes: Mapping[str, Axis],
+        bound: Mapping[str, Node] | None = None,
+        decided: Mapping[tuple[str, str], Node] | None = None,
+    ) -> None:
+        """Compile for inputs on the given axes; ``bound`` inputs are literals, whose branches are decided now.
+
+        So are ``decided`` conditions, by (label of their scope, name): which operators the models at hand have.
+        """
+        self.sheet, self.axes, self.bound, self.decided = sheet, axes, bound or {}, decided or {}
         self._columns: dict[Node, Column] = {}
         self._by_id: dict[str, Column] = {}
         self._memo: dict[tuple[Scope, str], Node] = {}
@@ -125,6 +138,8 @@ class Compiler:
         if isinstance(definition, Node) and (is_literal(definition) or definition.kind == "name"):
             return self.bound.get(wanted, definition)
         key = (home, wanted)
+        if wanted in CONDITIONS and (home.label, wanted) in self.decided:
+            return self.decided[(home.label, wanted)]
         if key not in self._memo:
             if isinstance(definition, Alias):
                 self._memo[key] = self._lower_alias(definition)
@@ -135,10 +150,12 @@ class Compiler:
         return self._memo[key]
 
     def _lower_alias(self, alias: Alias) -> Node:
+        condition = self.lower(alias.scope, alias.condition) if alias.condition else TRUE
+        if condition == FALSE:
+            return ZERO
         value = self.lower(alias.scope, alias.name)
-        if alias.condition is None or value == ZERO:
+        if condition == TRUE or value == ZERO:
             return value
-        condition = self.lower(alias.scope, alias.condition)
         node = replace(Node("case", None, (condition, value, ZERO)), name)
         return self.column(node, f"{alias.scope.label}__{alias.name}_if_applied")
 
@@ -172,6 +189,8 @@ class Compiler:
         """Return the sum of a term over the operators; what is multiplied by the same count is added up first."""
         groups: dict[Node, Node] = {}
         for inner in self.summed_scopes(scope):
+            if self.lower(inner, "applies") == FALSE:
+                continue
             factor, value = number(1), self.lower_tree(inner, term)
             if value.kind == "call" and value.value == "*":
                 factor, value = value.children
@@ -206,9 +225,13 @@ class Compiler:
             unique, n = label, 2
             while unique in self._by_id:
                 unique, n = f"{label}_{n}", n + 1
-            made = Column(unique, node, reduce(or_, (self._axes(n) for n in names(node)), Axis(0)))
+            made = Column(unique, node, self.axes_of(node))
             self._columns[node] = self._by_id[unique] = made
         return name(self._columns[node].id)
+
+    def axes_of(self, node: Node) -> Axis:
+        """Return what a lowered formula depends on."""
+        return reduce(or_, (self._axes(n) for n in names(node)), Axis(0))
 
     def _axes(self, read: str) -> Axis:
         return self._by_id[read].axes if read in self._by_id else self.axes.get(read, Axis.QUESTION)
@@ -274,7 +297,7 @@ def operator_program(compiler: Compiler, columns: list[str]) -> Program:
         for part in sheet.parts:
             for operator in sheet.operators(part.block):
                 scope = sheet.operator_scope(stage, part, operator)
-                gate = compiler.lower(scope, "applies")
+                gate = compiler.lower(scope, "runs")
                 if gate != FALSE:
                     rows.append(ResultRow(gate, {f: compiler.lower(scope, f) for f in kept}))
     wide = {n for r in rows for node in (r.gate, *r.values.values()) for n in names(node)}
@@ -294,8 +317,12 @@ def serving_program(compiler: Compiler, columns: list[str]) -> Program:
 
 
 def _wide_program(compiler: Compiler, scopes: list[Scope], columns: list[str]) -> Program:
-    rows = [ResultRow(TRUE, {c: compiler.lower(s, c) for c in columns if s.find(c) is not None}) for s in scopes]
-    wanted = {n for row in rows for node in row.values.values() for n in names(node)}
+    rows = []
+    for scope in scopes:
+        gate = compiler.lower(scope, "stage_applies") if scope.find("stage_applies") else TRUE
+        if gate != FALSE:
+            rows.append(ResultRow(gate, {c: compiler.lower(scope, c) for c in columns if scope.find(c) is not None}))
+    wanted = {n for row in rows for node in (row.gate, *row.values.values()) for n in names(node)}
     return Program(levelled(compiler.needed(wanted), wanted), rows, [], {c: name(c) for c in rows[0].values})
 
 

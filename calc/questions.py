@@ -210,7 +210,8 @@ def _default(tables: Tables, column: str) -> float | None:
     if declared.height:
         return float(declared["default_value"][0])
     sizes = tables["workloads"].row(by_predicate=pl.col("workload_id") == "defaults", named=True)
-    return float(sizes.get(column, 1.0))
+    least = scenario_columns(tables)[column].get("minimum")
+    return float(sizes.get(column, 1.0 if least is None else float(str(least))))
 
 
 def _numbers(

@@ -8,6 +8,7 @@ from calc.errors import CalcError
 from calc.formula import literal
 from calc.program import GRAINS, Axis, Compiler, Program
 from calc.questions import FORMATS, Questions
+from calc.shapes import Shape
 from calc.sheet import Sheet, fact_columns
 from calc.tables import Tables
 
@@ -25,14 +26,23 @@ def result_columns(tables: Tables, by: str) -> dict[str, str]:
     return found
 
 
-@lru_cache(maxsize=512)
-def compiled(tables: Tables, sheet: Sheet, by: str, columns: tuple[str, ...], attention: str | None = None) -> Program:
+@lru_cache(maxsize=2048)
+def compiled(
+    tables: Tables,
+    sheet: Sheet,
+    by: str,
+    columns: tuple[str, ...],
+    attention: str | None = None,
+    shape: Shape | None = None,
+) -> Program:
     """Return the program that gives some result columns; raises SheetError for a cell that cannot be.
 
-    Where all questions have the same ``attention``, the operators of the other kind vanish from the program.
+    Where all questions have the same ``attention`` and all models the same ``shape``, the operators that they do
+    not have vanish from the program.
     """
     bound = {"attention": literal(attention)} if attention else None
-    program = GRAINS[by][1](Compiler(sheet, input_axes(tables), bound), list(columns))
+    compiler = Compiler(sheet, input_axes(tables), bound, shape.decided if shape else None)
+    program = GRAINS[by][1](compiler, list(columns))
     program.dtypes.update(result_columns(tables, by))
     return program
 
@@ -40,4 +50,5 @@ def compiled(tables: Tables, sheet: Sheet, by: str, columns: tuple[str, ...], at
 def input_axes(tables: Tables) -> dict[str, Axis]:
     """Return what each input depends on, for the compiler; an input that is not listed belongs to the question."""
     axes = {n: Axis.DEVICE for n, _ in fact_columns(tables, "hardware")}
+    axes |= {n: Axis.MODEL for n, _ in fact_columns(tables, "models")}
     return axes | dict.fromkeys([*(n for n, _ in fact_columns(tables, "formats")), *FORMATS], Axis.FORMATS)

@@ -14,23 +14,29 @@ from calc.patches import KEYS, Row, apply
 from calc.tables import Tables, read_csv
 
 CELL_FIELDS = ("formula", "unit", "label", "note", "source_id")
-AXES = ("instances", "rows", "inner", "cols", "pairs", "vector", "operands", "bias", "read", "held")
+AXES = ("instances", "rows", "inner", "cols", "pairs", "vector", "operands", "bias", "extra", "read", "held")
 QUANTITIES = (
     "matrix_ops", "vector_ops", "weight_elements", "bias_elements", "weight_read_elements", "bias_read_elements",
     "activation_read_elements", "activation_write_elements", "cache_read_elements", "cache_write_elements",
     "cache_elements", "cache_token_elements",
 )  # fmt: skip
+SPANS = ("window_tokens", "chunk_tokens")
+"""How far a part looks back: the cells of a stage read them, so that each part has its own spans of an answer."""
 FIELDS = {
     "constants": ("name", "value", "unit", "label", "note", "source_id"),
-    "parts": ("part", "block", "count", "stored", "applies", "label", "note", "source_id"),
+    "parts": ("part", "block", "tower", "count", "stored", *SPANS, "applies", "label", "note", "source_id"),
     "bindings": ("part", "cell", "formula", "note", "source_id"),
     "operators": ("block", "operator", "kind", *AXES, "split", "inputs", "applies", "label", "note", "source_id"),
     "kinds": ("kind", "class", "runs_on", *QUANTITIES, "label", "note", "source_id"),
 }
 UNITS = ("matrix", "vector", "both")
 """What a kind may run on."""
-CLASSES = ("linear", "expert", "router", "embedding", "position", "head", "norm", "attention", "elementwise")
-"""What a kind may be: its class picks the format of its weights."""
+CLASSES = (
+    "linear", "expert", "router", "embedding", "position", "head", "norm", "attention", "state", "elementwise",
+)  # fmt: skip
+"""What a kind may be: its class picks the format of its weights and of its cache."""
+TOWERS = ("text", "vision", "mtp")
+"""What a part belongs to: parameters of each are counted apart."""
 AXIS_UNITS = dict.fromkeys(AXES, "") | {"vector": "op"}
 QUANTITY_UNITS = dict.fromkeys(QUANTITIES, "") | {"matrix_ops": "op", "vector_ops": "op"}
 
@@ -116,6 +122,7 @@ class Sheet:
         self.inputs = frozenset(inputs)
         self.constants = {r["name"]: r for r in rows["constants"]}
         self.parts = [Part(r["part"], r["block"], r["label"]) for r in rows["parts"]]
+        self._rows = {f: {tuple(r[k] for k in KEYS[f]): r for r in rows[f]} for f in ("parts", "operators", "kinds")}
         self.stages = list(dict.fromkeys(r["stage"] for r in rows["stages"] if r["stage"] != "*"))
         self.totals = self._cells("totals")
         self.serving = self._cells("serving")
@@ -125,7 +132,7 @@ class Sheet:
             found = Operator(row["operator"], row["block"], row["kind"], row["label"], row["inputs"])
             self._operators.setdefault(row["block"], []).append(found)
         self._root = self._scenario_scope()
-        self._stage_scopes: dict[str, Scope] = {}
+        self._stage_scopes: dict[tuple[str, tuple[str, ...]], Scope] = {}
         self._part_scopes: dict[tuple[str, str], Scope] = {}
         self._operator_scopes: dict[tuple[str, str, str], Scope] = {}
         self._totals_scopes: dict[str, Scope] = {}
@@ -168,21 +175,25 @@ class Sheet:
         """Return the scope of one question: inputs, facts, constants and the cells derived from them."""
         return self._root
 
-    def stage_scope(self, stage: str) -> Scope:
-        """Return the scope of one stage: the question's names and the stage's cells."""
-        if stage not in self._stage_scopes:
+    def stage_scope(self, stage: str, part: Part | None = None) -> Scope:
+        """Return the scope of one stage: the question's names, how far a part looks back, and the stage's cells."""
+        row = self._rows["parts"][(part.name,)] if part else {}
+        key = (stage, tuple(row.get(s, "") for s in SPANS))
+        if key not in self._stage_scopes:
             own: dict[str, Definition] = {**self._cells("stages", stage="*"), **self._cells("stages", stage=stage)}
-            self._stage_scopes[stage] = Scope(stage, own | {"stage": literal(stage)}, self._root)
-        return self._stage_scopes[stage]
+            spans = {s: self._cell("parts", row, s, s, "") for s in SPANS if row}
+            parent = Scope(f"{stage}__span", spans, self._root) if spans else self._root
+            self._stage_scopes[key] = Scope(stage, own | {"stage": literal(stage)}, parent)
+        return self._stage_scopes[key]
 
     def part_scope(self, stage: str, part: Part) -> Scope:
         """Return the scope of a part in a stage: its block's cells, overridden by the part's own bindings."""
         key = (stage, part.name)
         if key not in self._part_scopes:
-            row = next(r for r in self.rows["parts"] if r["part"] == part.name)
+            row = self._rows["parts"][(part.name,)]
             own: dict[str, Definition] = {c: self._cell("parts", row, c, c, "") for c in ("count", "stored")}
             own["part_applies"] = self._cell("parts", row, "applies", "applies", "")
-            own |= {"part": literal(part.name), "block": literal(part.block)}
+            own |= {"part": literal(part.name), "block": literal(part.block), "tower": literal(row["tower"])}
             declared = self._cells("blocks", block=part.block)
             for bound in (r for r in self.rows["bindings"] if r["part"] == part.name):
                 if bound["cell"] not in declared:
@@ -193,20 +204,19 @@ class Sheet:
                     )
                 base = declared[bound["cell"]]
                 declared[bound["cell"]] = self._cell("bindings", bound, "formula", base.name, base.unit)
-            self._part_scopes[key] = Scope(f"{stage}__{part.name}", own | declared, self.stage_scope(stage))
+            self._part_scopes[key] = Scope(f"{stage}__{part.name}", own | declared, self.stage_scope(stage, part))
         return self._part_scopes[key]
 
     def operator_scope(self, stage: str, part: Part, operator: Operator) -> Scope:
         """Return the scope of an operator of a part in a stage: its shape, its kind's quantities, its roofline."""
         key = (stage, part.name, operator.name)
         if key not in self._operator_scopes:
-            row = next(
-                r for r in self.rows["operators"] if (r["block"], r["operator"]) == (operator.block, operator.name)
-            )
-            kind = next(r for r in self.rows["kinds"] if r["kind"] == operator.kind)
+            row = self._rows["operators"][(operator.block, operator.name)]
+            kind = self._rows["kinds"][(operator.kind,)]
             shape: dict[str, Definition] = {a: self._cell("operators", row, a, a, AXIS_UNITS[a]) for a in AXES}
             shape["operator_applies"] = self._cell("operators", row, "applies", "applies", "")
             shape["applies"] = parse("part_applies AND operator_applies")
+            shape["runs"] = parse("applies AND stage_applies AND count > 0")
             shape |= {q: self._cell("kinds", kind, q, q, QUANTITY_UNITS[q]) for q in QUANTITIES}
             shape |= {
                 "operator": literal(operator.name),
@@ -240,12 +250,15 @@ class Sheet:
         if key in self._generation_scopes:
             return self._generation_scopes[key]
         cells: dict[str, Definition] = {
-            f"{s}_{c}": Alias(self.operator_scope(s, part, operator), c) for s in self.stages for c in self.roofline
+            f"{s}_{c}": Alias(self.operator_scope(s, part, operator), c)
+            for s in self.stages
+            for c in (*self.roofline, *self.stage_scope(s).cells)
         }
         own = self.operator_scope("decode", part, operator)
-        cells |= {c: Alias(own, c) for c in ("count", "stored", "operator", "part", "applies")}
+        cells |= {c: Alias(own, c) for c in ("count", "stored", "operator", "part", "applies", "runs")}
         label = f"generation__{part.name}__{operator.name}"
-        self._generation_scopes[key] = Scope(label, {**cells, **self._cells("generation")}, self._root)
+        inner = Scope(label, {**cells, **self._cells("generation")}, self.stage_scope("decode", part))
+        self._generation_scopes[key] = inner
         return self._generation_scopes[key]
 
 
@@ -324,7 +337,10 @@ def fact_columns(tables: Tables, table: str) -> list[tuple[str, str]]:
     return [(c, c) for c in columns]
 
 
-TEXTS = {"family", "norm_type", "attention", "weight_format", "activation_format", "kv_format"}
+TEXTS = {
+    "family", "norm_type", "qk_norm", "ssm_type", "linear_attention_type", "attention", "weight_format",
+    "activation_format", "kv_format",
+}  # fmt: skip
 """Text facts that formulas may read; other text is for people."""
 
 
@@ -350,7 +366,7 @@ def _check_structure(title: str, rows: dict[str, list[Row]]) -> None:
             if not all(key):
                 refuse(file, row, f"its {' and '.join(keys)} must not be empty")
             seen.add(key)
-            for column in ("formula", "value", "count", "stored", "applies", *AXES, *QUANTITIES):
+            for column in ("formula", "value", "count", "stored", *SPANS, "applies", *AXES, *QUANTITIES):
                 if column in row and not row[column]:
                     refuse(file, row, f"its {column} is empty")
     expect("parts", "block", (r["block"] for r in rows["operators"]), "block")
@@ -358,6 +374,7 @@ def _check_structure(title: str, rows: dict[str, list[Row]]) -> None:
     expect("operators", "kind", (r["kind"] for r in rows["kinds"]), "kind")
     expect("kinds", "runs_on", UNITS, "unit")
     expect("kinds", "class", CLASSES, "class")
+    expect("parts", "tower", TOWERS, "tower")
     empty = ("parts", "operators", "kinds", "roofline", "totals", "serving")
     found += [f"sheets/{title}/{f}.csv: has no row" for f in empty if not rows[f]]
     stages = {r["stage"] for r in rows["stages"]}
