@@ -1,0 +1,1 @@
+"""Importers: a model's own files become a row of models.csv."""

@@ -1,0 +1,279 @@
+"""A Hugging Face ``config.json`` as a row of models.csv.
+
+What a configuration means is data: ``config_types.csv`` says which model types are alike, ``config_formulas.csv``
+computes each column from the configuration's keys, ``config_defaults.csv`` holds what a class takes for a key that is
+left out, ``config_aliases.csv`` other spellings, ``config_keys.csv`` what a key may hold and ``config_rules.csv`` what
+must be so for the sheets to represent the model. No code of a model is ever run.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import polars as pl
+
+from calc.errors import CalcError, DataError, closest_names
+from calc.expressions import expression
+from calc.formula import Node, names, parse
+from calc.importers.flat import Key, flatten
+from calc.tables import DTYPES, Tables
+
+ROOT = "decoder"
+NEEDED = (
+    "num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads",
+    "vocab_size", "tie_word_embeddings",
+)  # fmt: skip
+"""What a configuration of an unknown model type must say: there is no class whose default would stand in."""
+
+
+@dataclass
+class Imported:
+    """A row of models.csv from a configuration, with what had to be assumed and what was not read."""
+
+    row: dict[str, object]
+    assumed: dict[str, object] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+
+
+def import_config(tables: Tables, config: Mapping[str, object], model_id: str, source: str) -> Imported:
+    """Return the row that a configuration describes; raises CalcError that names the field that stands in the way."""
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or not model_type.strip():
+        raise CalcError("model_type: is missing or no text; without it a configuration cannot be read")
+    _refuse_remote_sizes(config)
+    outer, inner = _parts(tables, config)
+    text = _Reader(tables, inner, str(inner.get("model_type") or model_type))
+    found = text.columns()
+    if inner is not outer:
+        tower = _Reader(tables, outer | {"text_hidden_size": found["hidden"]}, model_type)
+        if isinstance(outer.get("vision_config"), Mapping) and tower.formulas:
+            found |= tower.columns()
+        else:
+            text.warnings.append(f"the towers of {model_type!r} are not described: only its text model is counted")
+        text.assumed |= tower.assumed
+        text.warnings += tower.warnings
+    row: dict[str, object] = {"model_id": model_id, "family": model_type, **found, "source_id": source}
+    for column, value in _published(tables, row).items():
+        row.setdefault(column, value)
+    checked = Imported(row, text.assumed, text.warnings, text.ignored())
+    _check_row(tables, checked)
+    return checked
+
+
+def _published(tables: Tables, row: Mapping[str, object]) -> dict[str, object]:
+    columns = [str(c["column_name"]) for c in tables.columns("models") if c["is_file"]]
+    return {c: None for c in columns if c not in row}
+
+
+def _check_row(tables: Tables, imported: Imported) -> None:
+    """Raise CalcError where the row breaks a rule of the table."""
+    frame = pl.DataFrame({c: [None if v is None else _text(v)] for c, v in imported.row.items()})
+    try:
+        tables.extended("models", frame.with_columns(source_id=pl.lit("definition")))
+    except DataError as error:
+        raise CalcError("; ".join(v.partition(": ")[2] or v for v in error.violations)) from error
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def _refuse_remote_sizes(config: Mapping[str, object]) -> None:
+    if len(config) > 2000:
+        raise CalcError(f"the configuration has {len(config)} keys; that is no model's")
+
+
+def _parts(tables: Tables, config: Mapping[str, object]) -> tuple[dict[str, object], dict[str, object]]:
+    """Return a configuration and the configuration of its text model, which may be inside it."""
+    outer = dict(config)
+    for key in ("text_config", "llm_config", "language_config"):
+        inner = config.get(key)
+        if inner is None:
+            continue
+        if not isinstance(inner, Mapping):
+            raise CalcError(f"{key}: must be an object, is {type(inner).__name__}")
+        known = set(tables["config_types"]["model_type"])
+        text_type = inner.get("model_type") or f"{config['model_type']}_text"
+        merged = {**inner, "model_type": text_type if text_type in known else config["model_type"]}
+        for shared in ("tie_word_embeddings", "quantization_config", "architectures"):
+            if shared in config:
+                merged.setdefault(shared, config[shared])
+        return outer, merged
+    known = set(tables["config_types"]["model_type"])
+    own = f"{config['model_type']}_text"
+    return outer, outer if own not in known else {**outer, "model_type": own}
+
+
+class _Reader:
+    """Reads one configuration by the formulas of its model type."""
+
+    def __init__(self, tables: Tables, config: Mapping[str, object], model_type: str) -> None:
+        self.tables, self.config, self.model_type = tables, config, model_type
+        self.warnings: list[str] = []
+        self.assumed: dict[str, object] = {}
+        self.types = {r["model_type"]: r for r in tables["config_types"].iter_rows(named=True)}
+        self.keys = {r["key"]: Key(**r) for r in tables["config_keys"].iter_rows(named=True)}
+        self.is_known = model_type in self.types and model_type != ROOT
+        self.given = flatten(self._spelled(), self.keys)
+        self.shape = model_type if self.is_known else self._template()
+        self.formulas = _formulas(tables, self.shape)
+
+    def columns(self) -> dict[str, object]:
+        """Return the value of every column that the model type's formulas give."""
+        read = {n for f in self.formulas.values() for n in names(f)}
+        values = {k: v for k, v in self.given.items() if k in read or k in self._rule_keys()}
+        self._add_defaults(values, read | self._rule_keys())
+        self._check_rules(values)
+        return {c: self._value(f, values, c) for c, f in self.formulas.items()}
+
+    def ignored(self) -> list[str]:
+        """Return the keys that could matter for another model type and that this one does not read."""
+        read = {n for f in self.formulas.values() for n in names(f)} | self._rule_keys()
+        return sorted(k for k, v in self.given.items() if k not in read and _matters(v) and "__" not in k)
+
+    def _chain(self) -> list[str]:
+        return _chain(self.tables, self.shape)
+
+    def _spelled(self) -> dict[str, object]:
+        """Return the configuration's keys in the spelling that formulas read."""
+        aliases = self.tables["config_aliases"].filter(pl.col("model_type").is_in(["*", *self._kin()]))
+        config = _nested(self.config)
+        for _, key, means in aliases.iter_rows():
+            if key not in config or config[key] is None:
+                continue
+            if config.get(means) is not None and config[means] != config[key]:
+                raise CalcError(f"{key}: is {config[key]!r}, but {means} is {config[means]!r}; they mean the same")
+            config[means] = config[key]
+        architectures = config.get("architectures")
+        if isinstance(architectures, list) and architectures and all(isinstance(a, str) for a in architectures):
+            config["is_headless"] = not any("LM" in a or "PreTraining" in a for a in architectures)
+        return config
+
+    def _kin(self) -> list[str]:
+        return _chain(self.tables, self.model_type) if self.model_type in self.types else []
+
+    def _template(self) -> str:
+        """Return the known type whose formulas read every field of an unknown type."""
+        missing = [k for k in NEEDED if self.given.get(k) is None]
+        if missing:
+            near = closest_names(self.model_type, list(self.types), n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise CalcError(f"{missing[0]}: is missing, and model_type {self.model_type!r} is unknown{hint}")
+        best: tuple[list[str], str] | None = None
+        for candidate in [t for t, r in self.types.items() if r["is_template"]]:
+            read = {n for f in _formulas(self.tables, candidate).values() for n in names(f)}
+            needed = {k for k, v in self.given.items() if _matters(v) and "__" not in k}
+            unread = sorted(needed - read)
+            lacking = [k for k in sorted(read) if self._lacks(candidate, k)]
+            if best is None or len(unread + lacking) < len(best[0]):
+                best = unread + lacking, candidate
+        if best is None or best[0]:
+            field_ = best[0][0] if best else "model_type"
+            raise CalcError(f"{field_}: model_type {self.model_type!r} is unknown, and no known shape has this field")
+        self.warnings.append(f"model_type {self.model_type!r} is unknown; its fields are those of {best[1]!r}")
+        return best[1]
+
+    def _lacks(self, candidate: str, key: str) -> bool:
+        """Tell whether a type's formulas need a number that neither the configuration nor a neutral value gives."""
+        needed = {"num_local_experts", "num_experts", "n_routed_experts", "num_experts_per_tok", "kv_lora_rank",
+                  "moe_intermediate_size", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"}  # fmt: skip
+        return key in needed and self.given.get(key) is None
+
+    def _add_defaults(self, values: dict[str, object], read: set[str]) -> None:
+        defaults = _defaults(self.tables, self.shape if self.is_known else "")
+        for key in sorted(read):
+            base = key.partition("__")[0]
+            if key in self.given or (base in self.given and base != key and base not in ("vision_config",)):
+                continue
+            if key in defaults:
+                values[key] = defaults[key]
+                self.assumed[key] = defaults[key]
+            elif not self.is_known:
+                if _neutral(self.keys.get(key)) is not None:
+                    self.assumed[key] = _neutral(self.keys.get(key))
+
+    def _check_rules(self, values: Mapping[str, object]) -> None:
+        kin = ["*", *self._chain()]
+        for model_type, key, formula, rule in self.tables["config_rules"].iter_rows():
+            if model_type in kin and self._value(parse(formula), values, key) is False:
+                given = self.config.get(key)
+                raise CalcError(f"{key}: {given!r} stands in the way: the sheets can hold this model only where {rule}")
+
+    def _rule_keys(self) -> set[str]:
+        kin = ["*", *self._chain()]
+        return {n for t, _, f, _ in self.tables["config_rules"].iter_rows() if t in kin for n in names(parse(f))}
+
+    def _value(self, formula: Node, values: Mapping[str, object], column: str) -> object:
+        read = sorted(names(formula))
+        frame = pl.DataFrame({n: pl.Series([values.get(n)], dtype=self._dtype(n)) for n in read or ["nothing"]})
+        try:
+            value = frame.select(expression(formula).alias("value"))["value"][0]
+        except (pl.exceptions.PolarsError, TypeError) as error:
+            raise CalcError(
+                f"{column}: cannot be computed from {', '.join(read)}: {str(error).splitlines()[0]}"
+            ) from error
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            if not math.isfinite(value):
+                raise CalcError(f"{column}: {', '.join(read)} give no finite number")
+            return float(value)
+        return value
+
+    def _dtype(self, name: str) -> pl.DataType:
+        key = self.keys.get(name)
+        return DTYPES[key.dtype if key is not None and key.dtype in DTYPES else "number"]
+
+
+def _nested(config: Mapping[str, object]) -> dict[str, object]:
+    """Return a configuration with what is inside its objects beside it, ``__`` between the names."""
+    found: dict[str, object] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and key not in ("text_config",):
+            found |= {f"{key}__{k}": v for k, v in value.items() if not isinstance(v, Mapping)}
+        else:
+            found[key] = value
+    return found
+
+
+def _matters(value: object) -> bool:
+    return value is not None and value is not False and value != 0 and value != 0.0
+
+
+def _neutral(key: Key | None) -> object:
+    return False if key is not None and key.dtype == "boolean" else None
+
+
+@lru_cache(maxsize=512)
+def _chain(tables: Tables, model_type: str) -> list[str]:
+    """Return a model type and those that it is like, nearest first."""
+    like = dict(tables["config_types"].select("model_type", "like").iter_rows())
+    found = [model_type]
+    while like.get(found[-1]):
+        found.append(like[found[-1]])
+    return found
+
+
+@lru_cache(maxsize=512)
+def _formulas(tables: Tables, model_type: str) -> dict[str, Node]:
+    """Return the formula of each column for a model type."""
+    found: dict[str, Node] = {}
+    for kin in reversed(_chain(tables, model_type)):
+        for _, column, formula in tables["config_formulas"].filter(pl.col("model_type") == kin).iter_rows():
+            found[column] = parse(formula)
+    return found
+
+
+@lru_cache(maxsize=512)
+def _defaults(tables: Tables, model_type: str) -> dict[str, object]:
+    """Return what a model type's class takes for keys that are left out, flat."""
+    rows = tables["config_defaults"].filter(pl.col("model_type") == model_type)
+    keys = {r["key"]: Key(**r) for r in tables["config_keys"].iter_rows(named=True)}
+    return flatten({k.replace(".", "__"): json.loads(v) for _, k, v in rows.iter_rows()}, keys)
