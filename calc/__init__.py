@@ -45,7 +45,7 @@ def models(data: Folder = None) -> pl.DataFrame:
     Counted are ``n_parameters``, ``n_embedding_parameters``, ``n_head_parameters`` and ``kv_bytes_per_token`` (bytes
     at 16 bits). Raises DataError where the tables break a rule.
     """
-    from calc.evaluation import model_facts
+    from calc.catalogue import model_facts
 
     tables = _tables(data)
     return tables["models"].join(model_facts(tables), on="model_id", how="left", maintain_order="left")

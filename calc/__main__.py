@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from calc.catalogue_commands import add_commands
 from calc.errors import CalcError
+from calc.output import WRITERS, print_frame, writable, write, write_text
 
 if TYPE_CHECKING:
     import polars as pl
@@ -18,7 +20,6 @@ SCENARIO_OPTIONS = (
     "batch", "input-len", "output-len", "cached-len", "precision", "weight-format", "activation-format", "kv-format",
     "attention", "technique", "tp", "pp", "ep", "dp",
 )  # fmt: skip
-WRITERS = (".csv", ".parquet", ".json")
 SHOWN = {
     "operator": ("stage", "part", "operator", "count", "ops", "memory_bytes", "arithmetic_intensity", "compute_format",
                  "attainable_ops_per_s", "time_s", "bound"),
@@ -32,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if getattr(options, "data", None):
         os.environ["CALC_DATA"] = options.data
+    if getattr(options, "models", None):
+        os.environ["CALC_MODELS"] = options.models
     try:
         options.run(options)
         sys.stdout.flush()
@@ -84,11 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.set_defaults(run=_check)
 
-    for table, key in (("models", "model_id"), ("hardware", "hardware_id")):
-        listing = commands.add_parser(table, help=f"list the {table}")
-        listing.add_argument("--like", default="", help="only those whose id or alias contains this")
-        listing.add_argument("--output", metavar="FILE", help="write every column to FILE (.csv, .parquet, .json)")
-        listing.set_defaults(run=_list, table=table, key=key)
+    add_commands(commands)
+    for command in commands.choices.values():
+        command.add_argument("--models", metavar="FILE", help="further rows of models (.csv, .json, .parquet)")
     return parser
 
 
@@ -131,14 +132,14 @@ def _analyze(options: argparse.Namespace) -> None:
     import calc
 
     for target, endings in ((options.output, WRITERS), (options.report, (".md", ".html"))):
-        _writable(target, endings)
+        writable(target, endings)
     asked = _asked(options)
     question = calc.scenarios(**asked)  # type: ignore[arg-type]
     found = calc.evaluate(question, by=options.by, sheet=options.sheet, engine=options.engine).collect()
     if options.report:
         from calc.report import report
 
-        _write_text(options.report, report(asked, options.sheet, Path(options.report).suffix))
+        write_text(options.report, report(asked, options.sheet, Path(options.report).suffix))
     if options.output:
         write(found, options.output)
     if not options.output and not options.report:
@@ -160,7 +161,7 @@ def _sql(options: argparse.Namespace) -> None:
 
     if (options.query is None) == (options.file is None):
         raise CalcError("give one query: as an argument, or with --file")
-    _writable(options.output, WRITERS)
+    writable(options.output, WRITERS)
     query = options.query
     if options.file:
         try:
@@ -195,28 +196,6 @@ def _check(options: argparse.Namespace) -> None:
     print_frame(models, exact=models.columns[1:])
 
 
-def _list(options: argparse.Namespace) -> None:
-    import polars as pl
-
-    import calc
-
-    _writable(options.output, WRITERS)
-    found = calc.models() if options.table == "models" else calc.hardware()
-    wanted = options.like.lower()
-    spelled = pl.concat_str(options.key, pl.col("aliases").fill_null("")).str.to_lowercase()
-    found = found.filter(spelled.str.contains(wanted, literal=True))
-    if options.output:
-        write(found, options.output)
-        return
-    columns = {
-        "models": ("model_id", "family", "n_parameters", "n_layers", "hidden", "n_heads", "n_kv_heads",
-                   "kv_bytes_per_token"),
-        "hardware": ("hardware_id", "fp16_ops_per_s", "fp8_ops_per_s", "int8_ops_per_s", "memory_capacity_bytes",
-                     "memory_bandwidth_bytes_per_s", "price_usd_per_hour"),
-    }[options.table]  # fmt: skip
-    print_frame(found.select(columns), units=_units(options.table) | {"kv_bytes_per_token": "byte"})
-
-
 def _units(table: str) -> dict[str, str]:
     from calc.tables import load
 
@@ -232,81 +211,6 @@ def _print(found: pl.DataFrame, by: str) -> None:
     for column in ("assumed", "reason"):
         for text in dict.fromkeys(found[column].drop_nulls()) if column in found.columns else ():
             print(f"{column}: {text}")
-
-
-def print_frame(
-    frame: pl.DataFrame, units: Mapping[str, str] | None = None, digits: int = 4, exact: Sequence[str] = ()
-) -> None:
-    """Print a frame as a table for people: numbers scaled with their units, unknown as —."""
-    import polars as pl
-
-    from calc.display import quantity
-
-    units = units or {}
-    if frame.is_empty() or not frame.columns:
-        print(" ".join(frame.columns) or "(nothing)")
-        return
-
-    def shown(column: pl.Series) -> list[str]:
-        if column.name in exact:
-            return ["—" if v is None else f"{v:,.0f}" for v in column]
-        if not column.dtype.is_numeric():
-            return ["—" if v is None else str(v) for v in column]
-        return [quantity(v, units.get(column.name, ""), digits) for v in column]
-
-    texts = pl.DataFrame({c.name: shown(c) for c in frame})
-    numbers = [c.name for c in frame if c.dtype.is_numeric()]
-    with pl.Config(
-        tbl_rows=-1, tbl_cols=-1, tbl_width_chars=1000, fmt_str_lengths=200, tbl_hide_dataframe_shape=True,
-        tbl_hide_column_data_types=True, tbl_formatting="NOTHING", tbl_cell_numeric_alignment="RIGHT",
-    ):  # fmt: skip
-        widths = {c: max([len(c), *(len(t) for t in texts[c])]) for c in texts.columns}
-        aligned = texts.select(pl.col(c).str.pad_start(widths[c]) if c in numbers else pl.col(c) for c in texts.columns)
-        print(aligned.rename({c: c.rjust(widths[c]) if c in numbers else c for c in aligned.columns}))
-
-
-def _writable(target: str | None, endings: Sequence[str]) -> None:
-    if target is None:
-        return
-    path = Path(target)
-    if len(path.name) > 200:
-        raise CalcError(f"{target[:60]}…: the file name is too long")
-    if path.suffix.lower() not in endings:
-        raise CalcError(f"{target}: cannot write {path.suffix or 'a file without an ending'}; use {', '.join(endings)}")
-    if not path.parent.is_dir():
-        raise CalcError(f"{target}: the folder {path.parent} does not exist")
-    if path.is_dir():
-        raise CalcError(f"{target}: is a folder")
-
-
-def write(frame: pl.DataFrame, target: str) -> None:
-    """Write a frame to a file in the format of its ending; a file appears whole or not at all."""
-    import polars as pl
-
-    path = Path(target)
-    aside = path.with_name(f".{path.name}.part")
-    try:
-        if path.suffix.lower() == ".csv":
-            frame.write_csv(aside)
-        elif path.suffix.lower() == ".parquet":
-            frame.write_parquet(aside)
-        else:
-            frame.write_json(aside)
-        aside.replace(path)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise CalcError(f"{target}: cannot be written ({error.strerror or error})") from error
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        aside.unlink(missing_ok=True)
-        reason = str(error).splitlines()[0]
-        raise CalcError(f"{target}: a column has a type that {path.suffix} cannot hold ({reason})") from error
-
-
-def _write_text(target: str, text: str) -> None:
-    try:
-        Path(target).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise CalcError(f"{target}: cannot be written ({error.strerror or error})") from error
 
 
 if __name__ == "__main__":

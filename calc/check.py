@@ -8,9 +8,9 @@ from functools import lru_cache
 import duckdb
 import polars as pl
 
+from calc.catalogue import COUNTS, model_facts
 from calc.database import connect
 from calc.errors import CalcError, DataError, closest
-from calc.evaluation import MODEL_COUNTS, model_facts
 from calc.formula import is_literal
 from calc.program import GRAINS, Compiler, result_scope
 from calc.results import compiled, input_axes, result_columns
@@ -212,4 +212,4 @@ def headlines(tables: Tables) -> tuple[pl.DataFrame, pl.DataFrame]:
     models = tables["models"].select("model_id", "n_published_parameters").join(
         model_facts(tables), on="model_id", how="left", maintain_order="left"
     )  # fmt: skip
-    return ridges, models.select("model_id", "n_parameters", "n_published_parameters", *MODEL_COUNTS[1:])
+    return ridges, models.select("model_id", "n_parameters", "n_published_parameters", *COUNTS[1:])

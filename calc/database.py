@@ -172,7 +172,10 @@ def sheet_query(tables: Tables, title: str, by: str) -> str:
         if rule["dtype"] == "number":
             default = defaults.get(column, parameters.get(column, rule["minimum"]))
             filled.append(f'coalesce(s."{column}", {default:g}) as "{column}"')
-    roles = ", ".join(f"coalesce(lower(s.{r}), p.{r}) as {r}" for r in FORMATS)
+    roles = ", ".join(
+        f"coalesce(lower(s.{r}), {'lower(s.weight_format), ' if r == 'expert_format' else ''}p.{r}, p.weight_format) as {r}"
+        for r in FORMATS
+    )
     questions = f"""asked as (
 select * from __scenario_columns union all by name select * from query_table(scenario_table)),
 {QUESTIONS} as (

@@ -14,20 +14,19 @@ from functools import lru_cache
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from calc.errors import CalcError, SheetError
+from calc.errors import CalcError
 from calc.expressions import expression, expressions
 from calc.formula import TRUE, Node, is_literal
-from calc.program import GRAINS, LABELS, Axis, Compiler, Program, by_level, result_scope
+from calc.program import LABELS, Axis, Program, by_level, result_scope
 from calc.questions import CONFIGURATION, DEVICE, FORMATS, ROW, Questions, prepare
-from calc.results import Programs, compiled, input_axes, result_columns
-from calc.shapes import shaped
+from calc.results import Programs, compiled, result_columns
+from calc.shapes import input_axes, shaped
 from calc.sheet import Sheet, fact_columns, load_sheet
 from calc.tables import DTYPES, Tables
 
 BATCH_ROWS = 1 << 21
 SMALL_ROWS = 1000
 CHUNK_ROWS = 12_000
-ROLES = {"weight_format": "weight", "activation_format": "activation", "kv_format": "kv"}
 Engine = Callable[[Tables, Questions, Programs], tuple[pl.DataFrame, pl.Series | None]]
 
 
@@ -86,11 +85,10 @@ def _programs(
     tables: Tables, sheets: dict[tuple[str, ...], Sheet], by: str, columns: tuple[str, ...], questions: Questions
 ) -> Programs:
     """Return the questions in groups that one program answers, each with its program."""
-    axes = input_axes(tables)
     return [
         (part, compiled(tables, sheets[stack], by, columns, attention, shape))
         for stack, attention, mine in questions.groups()
-        for shape, part in shaped(tables, sheets[stack], attention, axes, mine)
+        for shape, part in shaped(tables, sheets[stack], attention, mine)
     ]
 
 
@@ -116,14 +114,14 @@ def answer(tables: Tables, batch: Questions, programs: Programs) -> tuple[pl.Dat
 
 @dataclass
 class _Part:
-    """The plan of the questions of one stack, one kind of attention and three formats."""
+    """The plan of the questions of one stack, one kind of attention and formats."""
 
     program: Program
     points: pl.LazyFrame
 
 
 def _parts(tables: Tables, questions: Questions, program: Program) -> Iterator[_Part]:
-    facts = _with_facts(tables, questions.configurations, program.inputs)
+    facts = with_facts(tables, questions.configurations, program.inputs)
     for level in program.levels("formats", "configuration"):
         facts = facts.with_columns(expressions(level))
     hardware = {n for n, a in input_axes(tables).items() if a is Axis.DEVICE}
@@ -139,7 +137,7 @@ def _parts(tables: Tables, questions: Questions, program: Program) -> Iterator[_
 
 
 def _by_formats(facts: pl.LazyFrame, configurations: pl.DataFrame) -> Iterator[tuple[tuple[str, ...], pl.LazyFrame]]:
-    """Return configurations in groups of the same three formats: a device has one set of peaks for each."""
+    """Return configurations in groups of the same formats: a device has one set of peaks for each."""
     formats = configurations.select(FORMATS).unique()
     if formats.height == 1:
         yield formats.row(0), facts
@@ -151,7 +149,7 @@ def _by_formats(facts: pl.LazyFrame, configurations: pl.DataFrame) -> Iterator[t
 def _devices(
     tables: Tables, program: Program, questions: Questions, formats: tuple[str, ...], carried: list[str]
 ) -> pl.LazyFrame:
-    """Return the devices with what the sheet says of them for three formats; ``nth`` is a device's place in a grid."""
+    """Return the devices with what the sheet says of them for formats; ``nth`` is a device's place in a grid."""
     asked = pl.DataFrame(dict(zip(FORMATS, formats, strict=True)))
     wanted = pl.DataFrame({DEVICE: questions.devices}, schema={DEVICE: pl.UInt32}).with_row_index("nth")
     devices = tables["hardware"].with_row_index(DEVICE).join(wanted, on=DEVICE, how="left", maintain_order="left")
@@ -170,7 +168,8 @@ def _points(questions: Questions, facts: pl.LazyFrame, devices: pl.LazyFrame) ->
     return questions.places.lazy().join(facts, on=CONFIGURATION).join(devices, on=DEVICE)
 
 
-def _with_facts(tables: Tables, configurations: pl.DataFrame, inputs: set[str]) -> pl.LazyFrame:
+def with_facts(tables: Tables, configurations: pl.DataFrame, inputs: set[str]) -> pl.LazyFrame:
+    """Return each configuration with the facts of its model and its formats that are read."""
     models = [n for n, _ in fact_columns(tables, "models") if n in inputs]
     frame = configurations.lazy().join(tables["models"].lazy().select("model_id", *models), on="model_id", how="left")
     return _with_formats(tables, frame, inputs)
@@ -178,7 +177,11 @@ def _with_facts(tables: Tables, configurations: pl.DataFrame, inputs: set[str]) 
 
 def _with_formats(tables: Tables, frame: pl.LazyFrame, inputs: set[str]) -> pl.LazyFrame:
     for column in FORMATS:
-        own = [(n, c) for n, c in fact_columns(tables, "formats") if n.startswith(ROLES[column] + "_") and n in inputs]
+        own = [
+            (n, c)
+            for n, c in fact_columns(tables, "formats")
+            if n.startswith(column.removesuffix("format")) and n in inputs
+        ]
         facts = (
             tables["formats"].lazy().select(pl.col("format_id").alias(column), *(pl.col(c).alias(n) for n, c in own))
         )
@@ -189,7 +192,7 @@ def _with_formats(tables: Tables, frame: pl.LazyFrame, inputs: set[str]) -> pl.L
 def with_device_facts(tables: Tables, questions: Questions, inputs: set[str]) -> pl.LazyFrame:
     """Return each question with every fact of its model, its formats and its device."""
     hardware = tables["hardware"].lazy().select("hardware_id", *(n for n, _ in fact_columns(tables, "hardware")))
-    frame = questions.pairs().join(_with_facts(tables, questions.configurations, inputs), on=CONFIGURATION)
+    frame = questions.pairs().join(with_facts(tables, questions.configurations, inputs), on=CONFIGURATION)
     return frame.join(hardware.with_row_index(DEVICE), on=DEVICE)
 
 
@@ -286,28 +289,3 @@ def _labels(program: Program) -> list[pl.Expr]:
 
 def _values(values: dict[str, Node], program: Program) -> list[pl.Expr]:
     return [expression(node).cast(DTYPES[program.dtypes[c]]).alias(c) for c, node in values.items()]
-
-
-MODEL_COUNTS = (
-    "n_parameters", "n_active_parameters", "n_embedding_parameters", "n_head_parameters", "n_vision_parameters",
-    "n_mtp_parameters", "kv_bytes_per_token",
-)  # fmt: skip
-
-
-@lru_cache(maxsize=16)
-def model_facts(tables: Tables) -> pl.DataFrame:
-    """Return what the exact sheet counts of each model: ``model_id`` and MODEL_COUNTS, at 16 bits."""
-    sheet = load_sheet(tables)
-    missing = [c for c in MODEL_COUNTS if c not in sheet.totals]
-    if missing:
-        raise SheetError(sheet.path("totals"), missing[0], "is missing; models are counted with it")
-    compiler = Compiler(sheet, input_axes(tables))
-    program = GRAINS["stage"][1](compiler, list(MODEL_COUNTS))
-    asked = pl.DataFrame(
-        {"model_id": tables["models"]["model_id"], "hardware_id": tables["hardware"]["hardware_id"][0]}
-    )
-    frame = _with_facts(tables, prepare(tables, asked, ()).configurations, program.inputs)
-    for level in by_level(program.columns):
-        frame = frame.with_columns(expressions(level))
-    values = [expression(n).cast(pl.Float64).alias(c) for c, n in program.rows[0].values.items()]
-    return frame.select("model_id", *values).collect()

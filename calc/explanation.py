@@ -15,7 +15,8 @@ from calc.folding import replace
 from calc.formula import FALSE, Node, literal, name, names, to_text
 from calc.program import Column, Compiler, by_level, levelled
 from calc.questions import prepare, stack_of
-from calc.results import input_axes, result_columns
+from calc.results import result_columns
+from calc.shapes import input_axes
 from calc.sheet import Alias, Cell, Scope, Sheet, fact_columns, load_sheet
 from calc.tables import Tables
 

@@ -16,7 +16,7 @@ SHORT = {"model": "model_id", "hardware": "hardware_id", "workload": "workload_i
 IDS = {"model_id": "models", "hardware_id": "hardware"}
 ATTENTIONS = ("flash", "eager")
 """Kinds of attention; the first is what an absent value means."""
-FORMATS = ("weight_format", "activation_format", "kv_format")
+FORMATS = ("weight_format", "expert_format", "activation_format", "kv_format")
 LIMIT = 1e9
 ROW, CONFIGURATION, DEVICE = "__row", "__configuration", "__device"
 
@@ -26,7 +26,7 @@ class Questions:
     """What the engines read of a user's scenarios.
 
     A configuration is all of a question but its device: ``configurations`` has one row each (``__configuration``,
-    canonical ids, every default filled in, the three formats). A row asks one configuration of one device. Where the
+    canonical ids, every default filled in, the formats). A row asks one configuration of one device. Where the
     scenarios are a grid, ``run`` configurations repeat for each of ``devices`` (rows of the device table), block
     after block; else ``places`` says which configuration and device each row asks.
     """
@@ -288,18 +288,25 @@ def _formats(tables: Tables, asked: pl.DataFrame) -> dict[str, pl.Series | pl.Ex
     formats = tables["formats"]["format_id"].to_list()
     found: dict[str, pl.Series | pl.Expr] = {}
     for role in FORMATS:
+        # experts have the weights' format where nothing says otherwise
+        of = {p: str(r[role] or r["weight_format"]) for p, r in precisions.items()}
         if isinstance(precision, pl.Series):
-            named: pl.Series | pl.Expr = precision.replace_strict(
-                list(precisions), [p[role] for p in precisions.values()], return_dtype=pl.String
-            )
+            named: pl.Series | pl.Expr = precision.replace_strict(list(of), list(of.values()), return_dtype=pl.String)
         else:
-            named = pl.lit(precisions["w16a16kv16"][role])
+            named = pl.lit(of["w16a16kv16"])
+        if role == "expert_format" and "weight_format" in asked.columns:
+            weights = asked["weight_format"].cast(pl.String).str.to_lowercase()
+            named = _filled(weights, named)
         if role in asked.columns:
             own = asked[role].cast(pl.String).str.to_lowercase()
             _known("format", own.unique().to_list(), formats)
-            named = own.fill_null(named) if isinstance(named, pl.Series) else pl.lit(own).fill_null(named)
+            named = _filled(own, named)
         found[role] = named
     return found
+
+
+def _filled(own: pl.Series, named: pl.Series | pl.Expr) -> pl.Series | pl.Expr:
+    return own.fill_null(named) if isinstance(named, pl.Series) else pl.lit(own).fill_null(named)
 
 
 def _check_lengths(points: pl.DataFrame) -> None:

@@ -6,10 +6,10 @@ from functools import lru_cache
 
 from calc.errors import CalcError
 from calc.formula import literal
-from calc.program import GRAINS, Axis, Compiler, Program
-from calc.questions import FORMATS, Questions
-from calc.shapes import Shape
-from calc.sheet import Sheet, fact_columns
+from calc.program import GRAINS, Compiler, Program
+from calc.questions import Questions
+from calc.shapes import Shape, input_axes
+from calc.sheet import Sheet
 from calc.tables import Tables
 
 Programs = list[tuple[Questions, Program]]
@@ -45,10 +45,3 @@ def compiled(
     program = GRAINS[by][1](compiler, list(columns))
     program.dtypes.update(result_columns(tables, by))
     return program
-
-
-def input_axes(tables: Tables) -> dict[str, Axis]:
-    """Return what each input depends on, for the compiler; an input that is not listed belongs to the question."""
-    axes = {n: Axis.DEVICE for n, _ in fact_columns(tables, "hardware")}
-    axes |= {n: Axis.MODEL for n, _ in fact_columns(tables, "models")}
-    return axes | dict.fromkeys([*(n for n, _ in fact_columns(tables, "formats")), *FORMATS], Axis.FORMATS)

@@ -15,9 +15,16 @@ import polars as pl
 from calc.expressions import expressions
 from calc.formula import Node, is_literal, literal
 from calc.program import CONDITIONS, Axis, Compiler, by_level, levelled
-from calc.questions import Questions
-from calc.sheet import Sheet
+from calc.questions import FORMATS, Questions
+from calc.sheet import Sheet, fact_columns
 from calc.tables import Tables
+
+
+def input_axes(tables: Tables) -> dict[str, Axis]:
+    """Return what each input depends on, for the compiler; an input that is not listed belongs to the question."""
+    axes = {n: Axis.DEVICE for n, _ in fact_columns(tables, "hardware")}
+    axes |= {n: Axis.MODEL for n, _ in fact_columns(tables, "models")}
+    return axes | dict.fromkeys([*(n for n, _ in fact_columns(tables, "formats")), *FORMATS], Axis.FORMATS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,12 +34,10 @@ class Shape:
     decided: Mapping[tuple[str, str], Node]
 
 
-def shaped(
-    tables: Tables, sheet: Sheet, attention: str, axes: Mapping[str, Axis], questions: Questions
-) -> list[tuple[Shape, Questions]]:
+def shaped(tables: Tables, sheet: Sheet, attention: str, questions: Questions) -> list[tuple[Shape, Questions]]:
     """Return questions in groups whose models have the same operators."""
     asked = questions.configurations["model_id"].unique()
-    by_model = _shapes(tables, sheet, attention, tuple(axes.items()))
+    by_model = model_shapes(tables, sheet, attention)
     groups: dict[Shape, list[str]] = {}
     for model in asked.to_list():
         groups.setdefault(by_model[model], []).append(model)
@@ -46,9 +51,9 @@ def shaped(
 
 
 @lru_cache(maxsize=64)
-def _shapes(tables: Tables, sheet: Sheet, attention: str, axes: tuple[tuple[str, Axis], ...]) -> dict[str, Shape]:
+def model_shapes(tables: Tables, sheet: Sheet, attention: str) -> dict[str, Shape]:
     """Return the shape of every model."""
-    compiler = Compiler(sheet, dict(axes), {"attention": literal(attention)})
+    compiler = Compiler(sheet, input_axes(tables), {"attention": literal(attention)})
     places: dict[Node, list[tuple[str, str]]] = {}
     known: dict[tuple[str, str], Node] = {}
     for label, condition, node in _conditions(compiler):
@@ -86,4 +91,3 @@ def _answers(models: pl.DataFrame, compiler: Compiler, nodes: list[Node]) -> lis
     for level in by_level(levelled(compiler.needed(wanted), wanted)):
         frame = frame.with_columns(expressions(level))
     return frame.select(sorted(wanted)).select(str(n.value) for n in nodes).collect().rows()
-

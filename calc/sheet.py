@@ -327,19 +327,19 @@ def fact_columns(tables: Tables, table: str) -> list[tuple[str, str]]:
     """Return (name in the sheets, column of the table) for every fact that sheets may read from a table.
 
     Keys, labels, notes and sources are for readers, not for formulas. A format's facts bear the role's name:
-    ``weight_bits``, ``activation_bits``, ``kv_bits``.
+    ``weight_bits``, ``expert_bits``, ``activation_bits``, ``kv_bits``.
     """
     columns = [
         str(c["column_name"]) for c in tables.columns(table) if c["dtype"] != "text" or c["column_name"] in TEXTS
     ]
     if table == "formats":
-        return [(f"{role}_{c}", c) for role in ("weight", "activation", "kv") for c in columns]
+        return [(f"{role}_{c}", c) for role in ("weight", "expert", "activation", "kv") for c in columns]
     return [(c, c) for c in columns]
 
 
 TEXTS = {
     "family", "norm_type", "qk_norm", "ssm_type", "linear_attention_type", "attention", "weight_format",
-    "activation_format", "kv_format",
+    "expert_format", "activation_format", "kv_format",
 }  # fmt: skip
 """Text facts that formulas may read; other text is for people."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -104,7 +105,46 @@ def load(data: str | os.PathLike[str] | None = None) -> Tables:
     A folder is read again only after one of its files has changed.
     """
     folder = data_folder(data).resolve()
-    return _load(folder, _stamp(folder))
+    tables = _load(folder, _stamp(folder))
+    own = os.environ.get("CALC_MODELS")
+    return _with_models(tables, Path(own), _changed(Path(own))) if own else tables
+
+
+def _changed(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+@lru_cache(maxsize=16)
+def _with_models(tables: Tables, path: Path, _stamp: object) -> Tables:
+    try:
+        return tables.extended("models", read_rows(path))
+    except DataError as error:
+        raise DataError([v.replace("models (your rows)", path.name) for v in error.violations]) from error
+
+
+def read_rows(path: Path) -> pl.DataFrame:
+    """Return a user's rows from a .csv, .json or .parquet file; raises DataError for a file that has none."""
+    ending = path.suffix.lower()
+    violations: list[str] = []
+    frame: pl.DataFrame | None = None
+    try:
+        if ending == ".csv":
+            frame = read_csv(path, violations)
+        elif ending == ".json":
+            found = json.loads(path.read_text(encoding="utf-8"))
+            frame = pl.DataFrame(found if isinstance(found, list) else [found], infer_schema_length=None)
+        elif ending == ".parquet":
+            frame = pl.read_parquet(path)
+        else:
+            violations.append(f"{path.name}: cannot be read; use .csv, .json or .parquet")
+    except (OSError, ValueError, TypeError, RecursionError, pl.exceptions.PolarsError) as error:
+        violations.append(f"{path.name}: cannot be read ({str(error).splitlines()[0]})")
+    if violations or frame is None:
+        raise DataError(violations or [f"{path.name}: has no rows"])
+    return frame
 
 
 def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:

@@ -20,6 +20,8 @@ from calc.errors import CalcError, DataError, closest_names
 from calc.expressions import expression
 from calc.formula import Node, names, parse
 from calc.importers.flat import Key, flatten
+from calc.importers.precision import precision_of
+from calc.importers.safetensors import Stored
 from calc.tables import DTYPES, Tables
 
 ROOT = "decoder"
@@ -38,6 +40,8 @@ class Imported:
     assumed: dict[str, object] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
+    precision: str | None = None
+    stored: Stored | None = None
 
 
 def import_config(tables: Tables, config: Mapping[str, object], model_id: str, source: str) -> Imported:
@@ -61,6 +65,8 @@ def import_config(tables: Tables, config: Mapping[str, object], model_id: str, s
     for column, value in _published(tables, row).items():
         row.setdefault(column, value)
     checked = Imported(row, text.assumed, text.warnings, text.ignored())
+    checked.precision, unknown = precision_of(tables, inner)
+    checked.warnings += [unknown] if unknown else []
     _check_row(tables, checked)
     return checked
 

@@ -1,0 +1,91 @@
+"""What commands give: tables for people on the terminal, and files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from calc.errors import CalcError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+WRITERS = (".csv", ".parquet", ".json")
+
+
+def print_frame(
+    frame: pl.DataFrame, units: Mapping[str, str] | None = None, digits: int = 4, exact: Sequence[str] = ()
+) -> None:
+    """Print a frame as a table for people: numbers scaled with their units, unknown as —."""
+    import polars as pl
+
+    from calc.display import quantity
+
+    units = units or {}
+    if frame.is_empty() or not frame.columns:
+        print(" ".join(frame.columns) or "(nothing)")
+        return
+
+    def shown(column: pl.Series) -> list[str]:
+        if column.name in exact:
+            return ["—" if v is None else f"{v:,.0f}" for v in column]
+        if not column.dtype.is_numeric():
+            return ["—" if v is None else str(v) for v in column]
+        return [quantity(v, units.get(column.name, ""), digits) for v in column]
+
+    texts = pl.DataFrame({c.name: shown(c) for c in frame})
+    numbers = [c.name for c in frame if c.dtype.is_numeric()]
+    with pl.Config(
+        tbl_rows=-1, tbl_cols=-1, tbl_width_chars=1000, fmt_str_lengths=200, tbl_hide_dataframe_shape=True,
+        tbl_hide_column_data_types=True, tbl_formatting="NOTHING", tbl_cell_numeric_alignment="RIGHT",
+    ):  # fmt: skip
+        widths = {c: max([len(c), *(len(t) for t in texts[c])]) for c in texts.columns}
+        aligned = texts.select(pl.col(c).str.pad_start(widths[c]) if c in numbers else pl.col(c) for c in texts.columns)
+        print(aligned.rename({c: c.rjust(widths[c]) if c in numbers else c for c in aligned.columns}))
+
+
+def writable(target: str | None, endings: Sequence[str]) -> None:
+    """Raise CalcError where a file cannot be written in the format of its ending."""
+    if target is None:
+        return
+    path = Path(target)
+    if len(path.name) > 200:
+        raise CalcError(f"{target[:60]}…: the file name is too long")
+    if path.suffix.lower() not in endings:
+        raise CalcError(f"{target}: cannot write {path.suffix or 'a file without an ending'}; use {', '.join(endings)}")
+    if not path.parent.is_dir():
+        raise CalcError(f"{target}: the folder {path.parent} does not exist")
+    if path.is_dir():
+        raise CalcError(f"{target}: is a folder")
+
+
+def write(frame: pl.DataFrame, target: str) -> None:
+    """Write a frame to a file in the format of its ending; a file appears whole or not at all."""
+    import polars as pl
+
+    path = Path(target)
+    aside = path.with_name(f".{path.name}.part")
+    try:
+        if path.suffix.lower() == ".csv":
+            frame.write_csv(aside)
+        elif path.suffix.lower() == ".parquet":
+            frame.write_parquet(aside)
+        else:
+            frame.write_json(aside)
+        aside.replace(path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise CalcError(f"{target}: cannot be written ({error.strerror or error})") from error
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        aside.unlink(missing_ok=True)
+        reason = str(error).splitlines()[0]
+        raise CalcError(f"{target}: a column has a type that {path.suffix} cannot hold ({reason})") from error
+
+
+def write_text(target: str, text: str) -> None:
+    """Write a text to a file."""
+    try:
+        Path(target).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise CalcError(f"{target}: cannot be written ({error.strerror or error})") from error
