@@ -69,9 +69,9 @@ def _cells(sheet: Sheet) -> Iterator[tuple[Scope, Cell]]:
     """Return every cell of a sheet with the scope that it is read in."""
     scopes: list[Scope | None] = [sheet.scenario_scope()]
     for stage in sheet.stages:
-        scopes.append(sheet.stage_scope(stage))
         for part in sheet.parts:
-            scopes.append(sheet.part_scope(stage, part))
+            within = sheet.stage_scope(stage, part)
+            scopes += [within.parent, within, sheet.part_scope(stage, part)]
             for operator in sheet.operators(part.block):
                 outer = sheet.operator_scope(stage, part, operator)
                 scopes += [outer.parent, outer]

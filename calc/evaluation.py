@@ -51,8 +51,6 @@ def evaluate(
     own = {c: t for c, t in scenarios.collect_schema().items() if c not in found}
     if not sheets:
         return pl.LazyFrame(schema={**own, **found})
-    # what cannot be computed is said now, not in the middle of a query
-    _programs(tables, sheets, by, tuple(found), questions)
 
     def source(
         with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_size: int | None

@@ -129,7 +129,8 @@ class _Reader:
         self.types = {r["model_type"]: r for r in tables["config_types"].iter_rows(named=True)}
         self.keys = {r["key"]: Key(**r) for r in tables["config_keys"].iter_rows(named=True)}
         self.is_known = model_type in self.types and model_type != ROOT
-        self.given = flatten(self._spelled(), self.keys)
+        self.spelled = self._spelled()
+        self.given = flatten(self.spelled, self.keys)
         self.shape = model_type if self.is_known else self._template()
         self.formulas = _formulas(tables, self.shape)
 
@@ -198,14 +199,14 @@ class _Reader:
         defaults = _defaults(self.tables, self.shape if self.is_known else "")
         for key in sorted(read):
             base = key.partition("__")[0]
-            if key in self.given or (base in self.given and base != key and base not in ("vision_config",)):
+            # null is a value of its own: the class does not put its default there
+            if key in self.spelled or (base != key and base in self.spelled):
                 continue
             if key in defaults:
                 values[key] = defaults[key]
                 self.assumed[key] = defaults[key]
-            elif not self.is_known:
-                if _neutral(self.keys.get(key)) is not None:
-                    self.assumed[key] = _neutral(self.keys.get(key))
+            elif not self.is_known and key in self.keys and self.keys[key].dtype == "boolean":
+                self.assumed[key] = False
 
     def _check_rules(self, values: Mapping[str, object]) -> None:
         kin = ["*", *self._chain()]
@@ -251,10 +252,6 @@ def _nested(config: Mapping[str, object]) -> dict[str, object]:
 
 def _matters(value: object) -> bool:
     return value is not None and value is not False and value != 0 and value != 0.0
-
-
-def _neutral(key: Key | None) -> object:
-    return False if key is not None and key.dtype == "boolean" else None
 
 
 @lru_cache(maxsize=512)

@@ -31,6 +31,8 @@ def flatten(config: Mapping[str, object], keys: Mapping[str, Key]) -> dict[str, 
         if name not in config or config[name] is None:
             continue
         value = config[name]
+        if key.dtype == "number or auto" and value == "auto":
+            continue
         if key.dtype == "list" or (key.dtype == "number or list" and isinstance(value, list | str)):
             found |= _counts(key, value)
         else:
