@@ -89,6 +89,9 @@ def program_ctes(tables: Tables, program: Program, joined: str, keep: str = "") 
     ctes = [f"facts as ({joined})"]
     last = _levels(ctes, "level", "facts", program.columns)
     kept = f", {keep}" if keep else ""
+    if program.addends:
+        last = _sums(ctes, program, last)
+        last = _levels(ctes, "total", last, program.on_sums)
     if not program.unfolds:
         rows = ",\n".join(_struct(i, r, program.dtypes) for i, r in enumerate(program.rows))
         ctes.append(f"every_row as (\nselect {ROW}{kept}, unnest([\n{rows}], recursive := true)\nfrom {last})")
@@ -103,6 +106,29 @@ def program_ctes(tables: Tables, program: Program, joined: str, keep: str = "") 
     outputs = ",\n  ".join(_typed(n, program.dtypes[c]) + f' as "{c}"' for c, n in program.outputs.items())
     ctes.append(f"answers as (\nselect {ROW}{kept}, __nth,\n  {outputs}\nfrom {last})")
     return ctes
+
+
+def _sums(ctes: list[str], program: Program, source: str) -> str:
+    """Add the sums over a question's operators and return the table that holds them beside the question."""
+    added = program.addends
+    if added is None:
+        return source
+    rows = ",\n".join(_struct(i, r, _dtypes(r)) for i, r in enumerate(added.rows))
+    carried = "".join(f', "{c}"' for c in added.broadcast())
+    ctes.append(f"addend_rows as (\nselect {ROW}{carried}, unnest([\n{rows}], recursive := true)\nfrom {source})")
+    ctes.append("addend_0 as (select * from addend_rows where __gate)")
+    last = _levels(ctes, "addend", "addend_0", added.late)
+    # an unknown addend makes the sum unknown, never smaller
+    sums = ",\n  ".join(
+        f'case when count(*) = count({sql(n)}) then sum({sql(n)}) end as "{c}"' for c, n in added.sums.items()
+    )
+    ctes.append(f"sums as (\nselect {ROW},\n  {sums}\nfrom {last} group by {ROW})")
+    ctes.append(f"summed as (select * from {source} join sums using ({ROW}))")
+    return "summed"
+
+
+def _dtypes(row: ResultRow) -> dict[str, str]:
+    return {f: "text" if n.kind == "string" else "number" for f, n in row.values.items()}
 
 
 def _levels(ctes: list[str], prefix: str, source: str, columns: list[Column]) -> str:
@@ -172,9 +198,9 @@ def sheet_query(tables: Tables, title: str, by: str) -> str:
         if rule["dtype"] == "number":
             default = defaults.get(column, parameters.get(column, rule["minimum"]))
             filled.append(f'coalesce(s."{column}", {default:g}) as "{column}"')
+    weights = {"expert_format": "lower(s.weight_format), "}
     roles = ", ".join(
-        f"coalesce(lower(s.{r}), {'lower(s.weight_format), ' if r == 'expert_format' else ''}p.{r}, p.weight_format) as {r}"
-        for r in FORMATS
+        f"coalesce(lower(s.{r}), {weights.get(r, '')}p.{r}, p.weight_format) as {r}" for r in FORMATS
     )
     questions = f"""asked as (
 select * from __scenario_columns union all by name select * from query_table(scenario_table)),

@@ -17,7 +17,7 @@ from polars.io.plugins import register_io_source
 from calc.errors import CalcError
 from calc.expressions import expression, expressions
 from calc.formula import TRUE, Node, is_literal
-from calc.program import LABELS, Axis, Program, by_level, result_scope
+from calc.program import Addends, Axis, Program, by_level, result_scope
 from calc.questions import CONFIGURATION, DEVICE, FORMATS, ROW, Questions, prepare
 from calc.results import Programs, compiled, result_columns
 from calc.shapes import input_axes, shaped
@@ -83,8 +83,9 @@ def _programs(
     tables: Tables, sheets: dict[tuple[str, ...], Sheet], by: str, columns: tuple[str, ...], questions: Questions
 ) -> Programs:
     """Return the questions in groups that one program answers, each with its program."""
+    wide = questions.height > SMALL_ROWS
     return [
-        (part, compiled(tables, sheets[stack], by, columns, attention, shape))
+        (part, compiled(tables, sheets[stack], by, columns, attention, shape, wide))
         for stack, attention, mine in questions.groups()
         for shape, part in shaped(tables, sheets[stack], attention, mine)
     ]
@@ -131,7 +132,32 @@ def _parts(tables: Tables, questions: Questions, program: Program) -> Iterator[_
         points = _points(questions, mine, _devices(tables, program, questions, formats, carried))
         for level in program.levels("point"):
             points = points.with_columns(expressions(level))
-        yield _Part(program, points)
+        yield _Part(program, with_sums(points, program, questions.height))
+
+
+def with_sums(points: pl.LazyFrame, program: Program, height: int) -> pl.LazyFrame:
+    """Return questions with the sums that a program takes over their operators, and what rests on those."""
+    if program.addends is None:
+        return points
+    added = program.addends
+    frame = _unfolded(points, added, added.broadcast())
+    for level in by_level(added.late):
+        frame = frame.with_columns(expressions(level))
+    # an unknown addend makes the sum unknown, never smaller
+    sums = [
+        pl.when(expression(n).is_not_null().all()).then(expression(n).sum()).alias(c) for c, n in added.sums.items()
+    ]
+    found = points.join(frame.group_by(ROW).agg(sums), on=ROW, how="left")
+    for level in by_level(program.on_sums):
+        found = found.with_columns(expressions(level))
+    return found
+
+
+def _unfolded(points: pl.LazyFrame, of: Program | Addends, broadcast: list[str]) -> pl.LazyFrame:
+    """Return one row per question and operator that it has."""
+    structs = pl.concat_list(_structs(of)).alias("__rows")
+    frame = points.select(ROW, *broadcast, structs).explode("__rows").unnest("__rows")
+    return frame.filter(pl.col("__gate")).with_columns(_labels(of))
 
 
 def _by_formats(facts: pl.LazyFrame, configurations: pl.DataFrame) -> Iterator[tuple[tuple[str, ...], pl.LazyFrame]]:
@@ -197,9 +223,7 @@ def with_device_facts(tables: Tables, questions: Questions, inputs: set[str]) ->
 def _operator_rows(part: _Part, batch: Questions) -> pl.DataFrame:
     """Unfold each question into its operators and compute the roofline on their rows."""
     program = part.program
-    structs = pl.concat_list(_structs(program)).alias("__rows")
-    frame = part.points.select(ROW, *program.broadcast, structs).sort(ROW).explode("__rows").unnest("__rows")
-    frame = frame.filter(pl.col("__gate")).with_columns(_labels(program))
+    frame = _unfolded(part.points.sort(ROW), program, program.broadcast)
     for level in by_level(program.late):
         frame = frame.with_columns(expressions(level))
     return _collect(frame.select(ROW, *_values(program.outputs, program)), batch.height)
@@ -258,31 +282,31 @@ def _collect(frame: pl.LazyFrame, height: int) -> pl.DataFrame:
 
 
 @lru_cache(maxsize=256)
-def _structs(program: Program) -> list[pl.Expr]:
+def _structs(of: Program | Addends) -> list[pl.Expr]:
     """Return each operator's fields as one struct; what is known beforehand of all is told apart by ``__nth``."""
-    known = _known_fields(program)
+    known = _known_fields(of)
     return [
         pl.struct(
             pl.lit(i, pl.UInt32).alias("__nth"),
             expression(r.gate).alias("__gate"),
             *(expression(n).cast(pl.Float64).alias(f) for f, n in r.values.items() if f not in known),
         )
-        for i, r in enumerate(program.rows)
+        for i, r in enumerate(of.rows)
     ]
 
 
-def _known_fields(program: Program) -> list[str]:
-    return [f for f in program.rows[0].values if all(is_literal(r.values[f]) for r in program.rows)]
+def _known_fields(of: Program | Addends) -> list[str]:
+    return [f for f in of.rows[0].values if all(is_literal(r.values[f]) for r in of.rows)]
 
 
 @lru_cache(maxsize=256)
-def _labels(program: Program) -> list[pl.Expr]:
-    return [
-        pl.lit(pl.Series(f, [r.values[f].value for r in program.rows], dtype=pl.String if f in LABELS else pl.Float64))
-        .gather(pl.col("__nth"))
-        .alias(f)
-        for f in _known_fields(program)
-    ]
+def _labels(of: Program | Addends) -> list[pl.Expr]:
+    return [_label(f, [r.values[f].value for r in of.rows]) for f in _known_fields(of)]
+
+
+def _label(field: str, values: list[object]) -> pl.Expr:
+    dtype = pl.String if any(isinstance(v, str) for v in values) else pl.Float64
+    return pl.lit(pl.Series(field, values, dtype=dtype)).gather(pl.col("__nth")).alias(field)
 
 
 def _values(values: dict[str, Node], program: Program) -> list[pl.Expr]:

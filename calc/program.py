@@ -8,7 +8,7 @@ configuration or once per device wherever that is enough.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntFlag
 from functools import reduce
@@ -62,11 +62,34 @@ class ResultRow:
     values: dict[str, Node]
 
 
+@dataclass(eq=False)
+class Addends:
+    """What a program adds up: rows per operator, columns computed on them, and sums of those (sum → its addend)."""
+
+    rows: list[ResultRow]
+    late: list[Column]
+    sums: dict[str, Node]
+
+    def broadcast(self) -> list[str]:
+        """Return the columns and inputs of the question that the rows carry along."""
+        own = {f for r in self.rows for f in r.values} | {c.id for c in self.late}
+        return sorted({n for node in self.after() for n in names(node)} - own)
+
+    def before(self) -> list[Node]:
+        """Return what is computed on the question."""
+        return [n for r in self.rows for n in (r.gate, *r.values.values())]
+
+    def after(self) -> list[Node]:
+        """Return what is computed on the rows."""
+        return [c.node for c in self.late] + list(self.sums.values())
+
+
 class Program:
     """What an engine runs.
 
-    First the wide ``columns`` of each question, level by level; then its ``rows``; then, on those rows, the ``late``
-    columns; at last the ``outputs``, result column → what holds it.
+    First the wide ``columns`` of each question, level by level; then, where there are ``addends``, their sums and
+    the columns ``on_sums``; then the question's ``rows``; then, on those rows, the ``late`` columns; at last the
+    ``outputs``, result column → what holds it.
     """
 
     def __init__(
@@ -76,14 +99,20 @@ class Program:
         late: list[Column],
         outputs: dict[str, Node],
         unfolds: bool = False,
+        addends: Addends | None = None,
+        on_sums: Sequence[Column] = (),
     ) -> None:
         self.columns, self.rows, self.late, self.outputs = columns, rows, late, outputs
+        self.addends, self.on_sums = addends, list(on_sums)
         self.unfolds = unfolds
         """The rows are conditional, and outputs are read off them; else the outputs are the rows' own values."""
         self.dtypes: dict[str, str] = {}
-        own = {c.id for c in columns} | {c.id for c in late} | {f for r in rows for f in r.values}
-        early = [c.node for c in columns] + [n for r in rows for n in (r.gate, *r.values.values())]
+        own = {c.id for c in [*columns, *late, *on_sums]} | {f for r in rows for f in r.values}
+        early = [c.node for c in [*columns, *on_sums]] + [n for r in rows for n in (r.gate, *r.values.values())]
         after = [c.node for c in late] + list(outputs.values())
+        if addends:
+            own |= {c.id for c in addends.late} | {f for r in addends.rows for f in r.values} | set(addends.sums)
+            early += addends.before() + addends.after()
         self.inputs = {n for node in early + after for n in names(node)} - own
         """Every name that is read and that no column computes."""
         fields = {f for r in rows for f in r.values}
@@ -92,8 +121,10 @@ class Program:
         )
         """Columns and inputs of the question that its rows carry along."""
         points = [c.node for c in columns if c.where == "point"]
-        points += [n for r in rows for n in (r.gate, *r.values.values())]
+        points += [n for r in rows for n in (r.gate, *r.values.values())] + [c.node for c in on_sums]
+        points += [name(n) for n in addends.broadcast()] + addends.before() if addends else []
         self.carried = {n for node in points for n in names(node)} | set(self.broadcast)
+        self.carried -= {c.id for c in on_sums} | set(addends.sums if addends else ())
         """What is read on the rows of points."""
 
     def levels(self, *where: str) -> list[list[Column]]:
@@ -317,13 +348,24 @@ def serving_program(compiler: Compiler, columns: list[str]) -> Program:
 
 
 def _wide_program(compiler: Compiler, scopes: list[Scope], columns: list[str]) -> Program:
+    rows = result_rows(compiler, scopes, columns)
+    wanted = read_by(rows)
+    return Program(levelled(compiler.needed(wanted), wanted), rows, [], {c: name(c) for c in rows[0].values})
+
+
+def result_rows(compiler: Compiler, scopes: list[Scope], columns: list[str]) -> list[ResultRow]:
+    """Return the result row of each scope that can exist."""
     rows = []
     for scope in scopes:
         gate = compiler.lower(scope, "stage_applies") if scope.find("stage_applies") else TRUE
         if gate != FALSE:
             rows.append(ResultRow(gate, {c: compiler.lower(scope, c) for c in columns if scope.find(c) is not None}))
-    wanted = {n for row in rows for node in (row.gate, *row.values.values()) for n in names(node)}
-    return Program(levelled(compiler.needed(wanted), wanted), rows, [], {c: name(c) for c in rows[0].values})
+    return rows
+
+
+def read_by(rows: list[ResultRow]) -> set[str]:
+    """Return every name that rows read."""
+    return {n for row in rows for node in (row.gate, *row.values.values()) for n in names(node)}
 
 
 def result_scope(sheet: Sheet, by: str) -> Scope:

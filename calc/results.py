@@ -10,6 +10,7 @@ from calc.program import GRAINS, Compiler, Program
 from calc.questions import Questions
 from calc.shapes import Shape, input_axes
 from calc.sheet import Sheet
+from calc.summing import SummingCompiler
 from calc.tables import Tables
 
 Programs = list[tuple[Questions, Program]]
@@ -34,14 +35,18 @@ def compiled(
     columns: tuple[str, ...],
     attention: str | None = None,
     shape: Shape | None = None,
+    wide: bool = False,
 ) -> Program:
     """Return the program that gives some result columns; raises SheetError for a cell that cannot be.
 
     Where all questions have the same ``attention`` and all models the same ``shape``, the operators that they do
-    not have vanish from the program.
+    not have vanish from the program. ``wide`` writes sums over operators out, for many questions at once.
     """
     bound = {"attention": literal(attention)} if attention else None
-    compiler = Compiler(sheet, input_axes(tables), bound, shape.decided if shape else None)
-    program = GRAINS[by][1](compiler, list(columns))
+    decided = shape.decided if shape else None
+    if wide or by == "operator":
+        program = GRAINS[by][1](Compiler(sheet, input_axes(tables), bound, decided), list(columns))
+    else:
+        program = SummingCompiler(sheet, input_axes(tables), bound, decided).summed_program(by, list(columns))
     program.dtypes.update(result_columns(tables, by))
     return program

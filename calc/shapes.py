@@ -65,7 +65,8 @@ def model_shapes(tables: Tables, sheet: Sheet, attention: str) -> dict[str, Shap
     answers = _answers(models, compiler, list(places))
     shapes: dict[tuple[object, ...], Shape] = {}
     for row in set(answers):
-        found = {place: literal(v) for v, p in zip(row, places.values(), strict=True) if v is not None for place in p}
+        # what is unknown does not apply, as in every CASE
+        found = {place: literal(bool(v)) for v, p in zip(row, places.values(), strict=True) for place in p}
         shapes[row] = Shape(known | found)
     return {model: shapes[row] for model, row in zip(models["model_id"].to_list(), answers, strict=True)}
 
