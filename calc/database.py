@@ -199,9 +199,7 @@ def sheet_query(tables: Tables, title: str, by: str) -> str:
             default = defaults.get(column, parameters.get(column, rule["minimum"]))
             filled.append(f'coalesce(s."{column}", {default:g}) as "{column}"')
     weights = {"expert_format": "lower(s.weight_format), "}
-    roles = ", ".join(
-        f"coalesce(lower(s.{r}), {weights.get(r, '')}p.{r}, p.weight_format) as {r}" for r in FORMATS
-    )
+    roles = ", ".join(f"coalesce(lower(s.{r}), {weights.get(r, '')}p.{r}, p.weight_format) as {r}" for r in FORMATS)
     questions = f"""asked as (
 select * from __scenario_columns union all by name select * from query_table(scenario_table)),
 {QUESTIONS} as (

@@ -303,6 +303,24 @@ def levelled(columns: list[Column], outputs: set[str]) -> list[Column]:
     return found
 
 
+def written_in(rows: list[ResultRow], columns: list[Column], outputs: set[str]) -> tuple[list[ResultRow], list[Column]]:
+    """Return rows and columns with every column that only one field of the rows reads written into that field."""
+    uses: dict[str, int] = {}
+    for column in columns:
+        _count(column.node, uses)
+    in_rows: dict[str, int] = {}
+    for row in rows:
+        for node in (row.gate, *row.values.values()):
+            _count(node, in_rows)
+    alone = {c.id: c.node for c in columns if in_rows.get(c.id) == 1 and c.id not in uses and c.id not in outputs}
+
+    def written(node: Node) -> Node:
+        return replace(node, lambda n: alone.get(n, name(n))) if names(node) & alone.keys() else node
+
+    found = [ResultRow(written(r.gate), {f: written(n) for f, n in r.values.items()}) for r in rows]
+    return found, [c for c in columns if c.id not in alone]
+
+
 def _count(node: Node, uses: dict[str, int]) -> None:
     if node.kind == "name":
         uses[str(node.value)] = uses.get(str(node.value), 0) + 1
@@ -330,11 +348,12 @@ def operator_program(compiler: Compiler, columns: list[str]) -> Program:
                 scope = sheet.operator_scope(stage, part, operator)
                 gate = compiler.lower(scope, "runs")
                 if gate != FALSE:
-                    rows.append(ResultRow(gate, {f: compiler.lower(scope, f) for f in kept}))
-    wide = {n for r in rows for node in (r.gate, *r.values.values()) for n in names(node)}
-    wide |= read - {c.id for c in late}
-    early = [c for c in compiler.needed(wide) if not c.id.startswith("row__")]
-    return Program(levelled(early, wide), rows, levelled(late, direct), outputs, unfolds=True)
+                    # rows that do not run are left out: their fields need no condition of their own
+                    rows.append(ResultRow(gate, {f: compiler.lower(scope.ungated(), f) for f in kept}))
+    also = read - {c.id for c in late}
+    early = [c for c in compiler.needed(read_by(rows) | also) if not c.id.startswith("row__")]
+    rows, early = written_in(rows, early, also)
+    return Program(levelled(early, read_by(rows) | also), rows, levelled(late, direct), outputs, unfolds=True)
 
 
 def stage_program(compiler: Compiler, columns: list[str]) -> Program:

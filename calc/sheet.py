@@ -109,6 +109,10 @@ class Scope:
             scope = scope.parent
         return None
 
+    def ungated(self) -> Scope:
+        """Return the scope of an operator's own quantities, whether it applies or not."""
+        return self.parent or self
+
     def known(self) -> set[str]:
         """Return every name in force here."""
         return set(self.cells) | (self.parent.known() if self.parent else set())

@@ -18,6 +18,7 @@ from calc.program import (
     levelled,
     read_by,
     result_rows,
+    written_in,
 )
 from calc.sheet import QUANTITIES, SPANS, Alias, Definition, Scope
 
@@ -45,9 +46,11 @@ class SummingCompiler(Compiler):
         fields = self._fields()
         used = {n for c in late for n in names(c.node)} | addends
         added = Addends(self._addend_rows({f: fields[f] for f in fields if f in used}), late, dict(self.sums))
-        kept = wanted | read_by(added.rows) | set(added.broadcast()) | {n for c in after for n in names(c.node)}
         own = {c.id for c in after} | set(self.sums)
-        early = [c for c in self.needed(kept - own) if c.id not in own]
+        also = (wanted | set(added.broadcast()) | {n for c in after for n in names(c.node)}) - own
+        early = [c for c in self.needed(read_by(added.rows) | also) if c.id not in own]
+        added.rows, early = written_in(added.rows, early, also)
+        kept = read_by(added.rows) | also
         outputs = {c: name(c) for c in rows[0].values}
         return Program(levelled(early, kept), rows, [], outputs, addends=added, on_sums=levelled(after, wanted))
 
@@ -119,6 +122,9 @@ class SummingCompiler(Compiler):
                 gates = [self.lower(s, "applies") for s in scopes.values()]
                 if all(g == FALSE for g in gates):
                     continue
+                if all(g == gates[0] for g in gates):
+                    # rows that do not apply are left out: their fields need no condition of their own
+                    scopes = {s: scope.ungated() for s, scope in scopes.items()}
                 values = {f: self._field(scopes[s], c) for f, (s, c) in fields.items()}
                 if any(v != ZERO for f, v in values.items() if fields[f][1] in QUANTITIES):
                     rows.append(ResultRow(self._any(gates), values))
