@@ -21,7 +21,7 @@ COUNTS = (
     "n_mtp_parameters", "kv_bytes_per_token",
 )  # fmt: skip
 """What is counted of a model, by the totals of the exact sheet."""
-BILL = ("tower", "part", "operator", "stored", "weight_elements", "bias_elements", "cache_token_elements")
+BILL = ("tower", "part", "operator", "count", "stored", "weight_elements", "bias_elements", "cache_token_elements")
 
 
 @lru_cache(maxsize=16)
@@ -43,8 +43,8 @@ def model_facts(tables: Tables) -> pl.DataFrame:
 def bill(tables: Tables, model_id: str) -> pl.DataFrame:
     """Return a model's bill: one row per operator of each part, towers and prediction layers included.
 
-    Columns: tower, part, operator, ``stored`` (copies in memory), ``n_parameters`` of all copies and
-    ``kv_elements_per_token`` of all of them.
+    Columns: tower, part, operator, ``count`` (how often a prefill runs it, images aside), ``stored`` (copies in
+    memory), ``n_parameters`` of all copies and ``kv_elements_per_token`` of all that run.
     """
     sheet = load_sheet(tables)
     shape = model_shapes(tables, sheet, ATTENTIONS[0])[model_id]
@@ -66,9 +66,9 @@ def bill(tables: Tables, model_id: str) -> pl.DataFrame:
     ).collect()
     found = whole.explode("rows").unnest("rows")
     return found.select(
-        "tower", "part", "operator", "stored",
+        "tower", "part", "operator", "count", "stored",
         n_parameters=pl.col("stored") * (pl.col("weight_elements") + pl.col("bias_elements")),
-        kv_elements_per_token=pl.col("stored") * pl.col("cache_token_elements"),
+        kv_elements_per_token=pl.col("count") * pl.col("cache_token_elements"),
     ).filter((pl.col("n_parameters") > 0) | (pl.col("kv_elements_per_token") > 0))  # fmt: skip
 
 

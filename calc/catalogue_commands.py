@@ -117,7 +117,7 @@ def _import(options: argparse.Namespace) -> None:
 
 
 def _print_bill(found: pl.DataFrame) -> None:
-    exact = ("stored", "n_parameters", "kv_elements_per_token")
+    exact = ("count", "stored", "n_parameters", "kv_elements_per_token")
     print_frame(found, exact=exact)
 
 

@@ -114,7 +114,8 @@ class SummingCompiler(Compiler):
         return late, after
 
     def _addend_rows(self, fields: dict[str, tuple[str, str]]) -> list[ResultRow]:
-        rows = []
+        rows: list[ResultRow] = []
+        idle: list[ResultRow] = []
         stages = {stage for stage, _ in fields.values()}
         for part in self.sheet.parts:
             for operator in self.sheet.operators(part.block):
@@ -126,9 +127,10 @@ class SummingCompiler(Compiler):
                     # rows that do not apply are left out: their fields need no condition of their own
                     scopes = {s: scope.ungated() for s, scope in scopes.items()}
                 values = {f: self._field(scopes[s], c) for f, (s, c) in fields.items()}
-                if any(v != ZERO for f, v in values.items() if fields[f][1] in QUANTITIES):
-                    rows.append(ResultRow(self._any(gates), values))
-        return rows
+                adds = any(v != ZERO for f, v in values.items() if fields[f][1] in QUANTITIES)
+                (rows if adds else idle).append(ResultRow(self._any(gates), values))
+        # an empty sum is 0, not unknown: where nothing adds up, a row that adds nothing stays
+        return rows or idle[:1]
 
     def _field(self, scope: Scope, wanted: str) -> Node:
         """Return a field of an operator's row; what never runs has weights and nothing else."""
