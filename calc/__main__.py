@@ -31,12 +31,10 @@ SHOWN = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, or 2 with a message on standard error for a user's mistake."""
     options = _parser().parse_args(arguments)
-    if getattr(options, "data", None):
-        os.environ["CALC_DATA"] = options.data
-    if getattr(options, "models", None):
-        os.environ["CALC_MODELS"] = options.models
+    asked = {"CALC_DATA": options.data, "CALC_MODELS": getattr(options, "models", None)}
     try:
-        options.run(options)
+        with _environment({k: v for k, v in asked.items() if v}):
+            options.run(options)
         sys.stdout.flush()
     except CalcError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -50,6 +48,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+@contextmanager
+def _environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """Hold settings in the environment, where everything that loads tables reads them, for one command."""
+    before = {k: os.environ.get(k) for k in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
 
 
 def _parser() -> argparse.ArgumentParser:

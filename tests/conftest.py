@@ -43,6 +43,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     def command(*arguments: str, data: Path | None = None) -> Done:
         monkeypatch.chdir(tmp_path / "cwd")
         monkeypatch.delenv("CALC_DATA", raising=False)
+        monkeypatch.delenv("CALC_MODELS", raising=False)
         if data is not None:
             monkeypatch.setenv("CALC_DATA", str(data))
         try:

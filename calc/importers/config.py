@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -82,7 +83,8 @@ def _check_row(tables: Tables, imported: Imported) -> None:
     try:
         tables.extended("models", frame.with_columns(source_id=pl.lit("definition")))
     except DataError as error:
-        raise CalcError("; ".join(v.partition(": ")[2] or v for v in error.violations)) from error
+        said = (re.sub(r"^.*?, row \d+(, column )?:? ?", "", v) for v in error.violations)
+        raise CalcError("; ".join(said)) from error
 
 
 def _text(value: object) -> str:
@@ -147,12 +149,12 @@ class _Reader:
         read = {n for f in self.formulas.values() for n in names(f)} | self._rule_keys()
         return sorted(k for k, v in self.given.items() if k not in read and _matters(v) and "__" not in k)
 
-    def _chain(self) -> list[str]:
-        return _chain(self.tables, self.shape)
-
     def _spelled(self) -> dict[str, object]:
         """Return the configuration's keys in the spelling that formulas read."""
         aliases = self.tables["config_aliases"].filter(pl.col("model_type").is_in(["*", *self._kin()]))
+        for key, value in self.config.items():
+            if key in self.keys and isinstance(value, Mapping):
+                raise CalcError(f"{key}: is an object, not a {self.keys[key].dtype}")
         config = _nested(self.config)
         for _, key, means in aliases.iter_rows():
             if key not in config or config[key] is None:
@@ -178,7 +180,8 @@ class _Reader:
         best: tuple[list[str], str] | None = None
         for candidate in [t for t, r in self.types.items() if r["is_template"]]:
             read = {n for f in _formulas(self.tables, candidate).values() for n in names(f)}
-            needed = {k for k, v in self.given.items() if _matters(v) and "__" not in k}
+            read |= {n for _, _, f, _ in _rules(self.tables, candidate) for n in names(parse(f))}
+            needed = {k for k, v in self.given.items() if _matters(v) and "__" not in k and k not in NEEDED}
             unread = sorted(needed - read)
             lacking = [k for k in sorted(read) if self._lacks(candidate, k)]
             if best is None or len(unread + lacking) < len(best[0]):
@@ -209,15 +212,13 @@ class _Reader:
                 self.assumed[key] = False
 
     def _check_rules(self, values: Mapping[str, object]) -> None:
-        kin = ["*", *self._chain()]
-        for model_type, key, formula, rule in self.tables["config_rules"].iter_rows():
-            if model_type in kin and self._value(parse(formula), values, key) is False:
+        for _, key, formula, rule in _rules(self.tables, self.shape):
+            if self._value(parse(formula), values, key) is False:
                 given = self.config.get(key)
                 raise CalcError(f"{key}: {given!r} stands in the way: the sheets can hold this model only where {rule}")
 
     def _rule_keys(self) -> set[str]:
-        kin = ["*", *self._chain()]
-        return {n for t, _, f, _ in self.tables["config_rules"].iter_rows() if t in kin for n in names(parse(f))}
+        return {n for _, _, f, _ in _rules(self.tables, self.shape) for n in names(parse(f))}
 
     def _value(self, formula: Node, values: Mapping[str, object], column: str) -> object:
         read = sorted(names(formula))
@@ -272,6 +273,13 @@ def _formulas(tables: Tables, model_type: str) -> dict[str, Node]:
         for _, column, formula in tables["config_formulas"].filter(pl.col("model_type") == kin).iter_rows():
             found[column] = parse(formula)
     return found
+
+
+@lru_cache(maxsize=512)
+def _rules(tables: Tables, model_type: str) -> list[tuple[str, str, str, str]]:
+    """Return the rules that hold for a model type: (model type, key, formula, sentence)."""
+    kin = ["*", *_chain(tables, model_type)]
+    return [r for r in tables["config_rules"].iter_rows() if r[0] in kin]
 
 
 @lru_cache(maxsize=512)
