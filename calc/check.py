@@ -15,6 +15,7 @@ from calc.formula import is_literal
 from calc.program import GRAINS, Compiler, result_scope
 from calc.results import compiled, input_axes, result_columns
 from calc.sheet import Alias, Cell, Scope, Sheet, load_sheet, sheet_names
+from calc.summing import SummingCompiler
 from calc.tables import Tables
 from calc.units import Units, powers
 
@@ -47,13 +48,15 @@ def _check_units(tables: Tables) -> Iterator[str]:
                 yield f"{file}, row {line}, column unit: {'.'.join(key)}: {error}"
 
 
-def _check_sheet(tables: Tables, sheet: Sheet) -> list[str]:
+def _check_sheet(tables: Tables, sheet: Sheet, checked: Sheet | None = None) -> list[str]:
+    """Return what is wrong in a sheet; cells that it has in common with a sheet that was checked are passed over."""
     findings = [f"{c.file}, cell {c.key}: {reason}" for c, reason in _defined_once(sheet)]
     units = Units(tables, sheet)
     seen: set[tuple[str, str]] = set()
-    compiler = Compiler(sheet, input_axes(tables))
+    compiler = SummingCompiler(sheet, input_axes(tables))
+    known = {cell for _, cell in _cells(checked)} if checked else set()
     for scope, cell in _cells(sheet):
-        if (cell.file, cell.key) in seen:
+        if (cell.file, cell.key) in seen or cell in known:
             continue
         problems = list(_check_cell(compiler, units, scope, cell))
         findings += [f"{cell.file}, cell {cell.key}: {p}" for p in problems if not p.startswith("\0")]
@@ -68,15 +71,16 @@ def _check_sheet(tables: Tables, sheet: Sheet) -> list[str]:
 def _cells(sheet: Sheet) -> Iterator[tuple[Scope, Cell]]:
     """Return every cell of a sheet with the scope that it is read in."""
     scopes: list[Scope | None] = [sheet.scenario_scope()]
-    for stage in sheet.stages:
-        for part in sheet.parts:
-            within = sheet.stage_scope(stage, part)
-            scopes += [within.parent, within, sheet.part_scope(stage, part)]
-            for operator in sheet.operators(part.block):
-                outer = sheet.operator_scope(stage, part, operator)
-                scopes += [outer.parent, outer]
-        scopes.append(sheet.totals_scope(stage))
-    scopes += [sheet.generation_scope(p, o) for p in sheet.parts for o in sheet.operators(p.block)]
+    first, part = sheet.stages[0], sheet.parts[0]
+    scopes += [sheet.stage_scope(stage, part) for stage in sheet.stages]
+    for part in sheet.parts:
+        scopes += [sheet.stage_scope(first, part).parent, sheet.part_scope(first, part)]
+        for operator in sheet.operators(part.block):
+            outer = sheet.operator_scope(first, part, operator)
+            scopes += [outer.parent, outer]
+    scopes.append(sheet.totals_scope(first))
+    part = next(p for p in sheet.parts if sheet.operators(p.block))
+    scopes.append(sheet.generation_scope(part, sheet.operators(part.block)[0]))
     scopes.append(sheet.serving_scope())
     for scope in scopes:
         if scope is not None:
@@ -194,9 +198,8 @@ def _check_techniques(tables: Tables) -> list[str]:
     found = []
     for technique, title in tables["patches"].select("technique_id", "sheet").unique(maintain_order=True).iter_rows():
         try:
-            found += [
-                f"technique {technique}: {f}" for f in _check_sheet(tables, load_sheet(tables, title, (technique,)))
-            ]
+            patched = load_sheet(tables, title, (technique,))
+            found += [f"technique {technique}: {f}" for f in _check_sheet(tables, patched, load_sheet(tables, title))]
         except CalcError as error:
             found.append(str(error))
     return found

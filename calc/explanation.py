@@ -16,7 +16,7 @@ from calc.formula import FALSE, Node, literal, name, names, to_text
 from calc.program import Column, Compiler, by_level, levelled
 from calc.questions import prepare, stack_of
 from calc.results import result_columns
-from calc.shapes import input_axes
+from calc.shapes import input_axes, model_shapes
 from calc.sheet import Alias, Cell, Scope, Sheet, fact_columns, load_sheet
 from calc.tables import Tables
 
@@ -114,10 +114,12 @@ class _Explainer:
 
     def __init__(self, tables: Tables, sheet: Sheet, question: pl.DataFrame) -> None:
         self.tables, self.sheet, self.question = tables, sheet, question
-        self.compiler = Compiler(sheet, input_axes(tables))
         self.values: dict[str, object] = {}
         self.made: dict[tuple[Scope, str], Explanation] = {}
         self.facts = _Facts(tables, sheet, question)
+        model, attention = str(self.facts.row["model_id"]), str(self.facts.row["attention"])
+        shape = model_shapes(tables, sheet, attention)[model]
+        self.compiler = Compiler(sheet, input_axes(tables), decided=shape.decided)
 
     def explain(self, scope: Scope, cell: str) -> Explanation:
         if scope.find(cell) is None:

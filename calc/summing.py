@@ -6,11 +6,14 @@ compiled and planned by itself. On rows of operators it is computed once for all
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from calc.formula import FALSE, ZERO, Node, name, names
 from calc.program import (
     LABELS,
     STAGES,
     Addends,
+    Axis,
     Column,
     Compiler,
     Program,
@@ -20,7 +23,7 @@ from calc.program import (
     result_rows,
     written_in,
 )
-from calc.sheet import QUANTITIES, SPANS, Alias, Definition, Scope
+from calc.sheet import QUANTITIES, SPANS, Alias, Definition, Scope, Sheet
 
 GATED = ("count", "stored", *QUANTITIES)
 FIXED = (*LABELS, "tower", *SPANS)
@@ -32,12 +35,20 @@ HELD = ("weight_elements", "bias_elements")
 class SummingCompiler(Compiler):
     """Lowers a ``SUM(…)`` to a column over rows of operators instead of writing it out."""
 
-    sums: dict[str, Node]
-    _row_scopes: dict[str, Scope]
+    def __init__(
+        self,
+        sheet: Sheet,
+        axes: Mapping[str, Axis],
+        bound: Mapping[str, Node] | None = None,
+        decided: Mapping[tuple[str, str], Node] | None = None,
+    ) -> None:
+        """Compile as every compiler does."""
+        super().__init__(sheet, axes, bound, decided)
+        self.sums: dict[str, Node] = {}
+        self._row_scopes: dict[str, Scope] = {}
 
     def summed_program(self, by: str, columns: list[str]) -> Program:
         """Return the program that answers as the stage's or the serving program does."""
-        self.sums, self._row_scopes = {}, {}
         scopes = [self.sheet.totals_scope(s) for s in STAGES] if by == "stage" else [self.sheet.serving_scope()]
         rows = result_rows(self, scopes, columns)
         wanted, addends = read_by(rows), {n for node in self.sums.values() for n in names(node)}

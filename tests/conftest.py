@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import shutil
 import subprocess
@@ -71,6 +72,15 @@ def process(tmp_path: Path) -> Run:
 def append(path: Path, row: str) -> None:
     """Add a line to a CSV file."""
     path.write_text(path.read_text(encoding="utf-8") + row + "\n", encoding="utf-8")
+
+
+def add_row(path: Path, **fields: object) -> None:
+    """Add a row to a CSV file by its columns' names; the others stay empty."""
+    with path.open(encoding="utf-8", newline="") as handle:
+        header = next(csv.reader(handle))
+    assert set(fields) <= set(header), set(fields) - set(header)
+    with path.open("a", encoding="utf-8", newline="") as handle:
+        csv.writer(handle, lineterminator="\n").writerow([fields.get(c, "") for c in header])
 
 
 def change(path: Path, old: str, new: str) -> None:

@@ -5,29 +5,48 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, append, change
+from conftest import ROOT, add_row, append, change
 
 import calc
 from calc.check import check
 from calc.tables import load
 
-MODEL = "lab/Tiny-1B,tiny,llama,10,1024,16,4,64,64,4096,1000,0,,4096,rms,1,2,true,false,false,false,false,false,,definition,"
-DEVICE = "lab_chip,chip,Lab chip,Lab,npu,2026,,,2e14,,,,,,1e13,HBM3,1e11,1e12,,,300,,,,,,definition,"
-FORMAT = "int5,5-bit integer,5,int8|fp8|half|fp32,true,true,true,false,false,definition,"
-PRECISION = "w5a16kv16,5-bit weights,int5,fp16,fp16,definition"
+MODEL = {
+    "model_id": "lab/Tiny-1B", "aliases": "tiny", "family": "llama", "n_layers": 10, "hidden": 1024, "vocab": 1000,
+    "n_position_rows": 0, "max_context": 4096, "norm_type": "rms", "n_norm_vectors": 1, "n_mixer_norms": 1,
+    "n_mlp_norms": 1, "has_final_norm": "true", "n_heads": 16, "n_kv_heads": 4, "head_dim": 64, "rotary_dim": 64,
+    "intermediate": 4096, "is_gated_mlp": "true", "source_id": "definition",
+}  # fmt: skip
+"""Columns that it leaves out have their defaults: attention and an MLP in every layer, no bias, a head of its own."""
+DEVICE = {
+    "hardware_id": "lab_chip", "aliases": "chip", "name": "Lab chip", "vendor": "Lab", "kind": "npu", "year": 2026,
+    "fp16_ops_per_s": 2e14, "vector_fp32_ops_per_s": 1e13, "memory_type": "HBM3", "memory_capacity_bytes": 1e11,
+    "memory_bandwidth_bytes_per_s": 1e12, "tdp_w": 300, "source_id": "definition",
+}  # fmt: skip
+FORMAT = {
+    "format_id": "int5", "label": "5-bit integer", "bits": 5, "computes_as": "int8|fp8|half|fp32", "on_half": "true",
+    "on_fp8": "true", "on_int8": "true", "source_id": "definition",
+}  # fmt: skip
+PRECISION = {
+    "precision_id": "w5a16kv16", "label": "5-bit weights", "weight_format": "int5", "activation_format": "fp16",
+    "kv_format": "fp16", "source_id": "definition",
+}  # fmt: skip
+NORM = {
+    "block": "mlp", "operator": "post_norm", "kind": "norm", "instances": 1, "rows": "tokens",
+    "inner": "n_norm_vectors", "cols": "width", "pairs": 0, "vector": "norm_cost", "operands": 1, "bias": 0,
+    "extra": 0, "read": 0, "held": 0, "inputs": "down_proj", "applies": "TRUE", "label": "Norm after the MLP",
+    "source_id": "definition",
+}  # fmt: skip
 
 
 @pytest.fixture
 def extended(data: Path) -> Path:
     """Return a copy of the data with one row of each kind added."""
-    append(data / "models.csv", MODEL)
-    append(data / "hardware.csv", DEVICE)
-    append(data / "formats.csv", FORMAT)
-    append(data / "precisions.csv", PRECISION)
-    append(
-        data / "sheets/exact/operators.csv",
-        "mlp,post_norm,norm,1,tokens,n_norm_vectors,width,0,norm_cost,0,0,0,0,,down_proj,TRUE,Norm after the MLP,,definition",
-    )
+    add_row(data / "models.csv", **MODEL)
+    add_row(data / "hardware.csv", **DEVICE)
+    add_row(data / "formats.csv", **FORMAT)
+    add_row(data / "precisions.csv", **PRECISION)
+    add_row(data / "sheets/exact/operators.csv", **NORM)
     append(
         data / "sheets/exact/roofline.csv",
         'bytes_per_op,"memory_bytes / NULLIF(ops, 0)",byte/op,Bytes per operation,,definition',
