@@ -9,7 +9,7 @@ import duckdb
 import polars as pl
 
 from calc.catalogue import COUNTS, model_facts
-from calc.database import connect
+from calc.database import sql_view
 from calc.errors import CalcError, DataError, closest
 from calc.formula import is_literal
 from calc.program import GRAINS, Compiler, result_scope
@@ -64,7 +64,7 @@ def _check_sheet(tables: Tables, sheet: Sheet, checked: Sheet | None = None) -> 
         seen.add((cell.file, cell.key))
     findings += _check_sources(tables, sheet)
     if not findings:
-        findings += _check_results(tables, sheet)
+        findings += _check_results(tables, sheet, list(GRAINS) if checked is None else ["serving"])
     return findings
 
 
@@ -170,10 +170,11 @@ def _check_sources(tables: Tables, sheet: Sheet) -> list[str]:
     return found
 
 
-def _check_results(tables: Tables, sheet: Sheet) -> list[str]:
-    """Compile every grain, and compare the units of result cells with the dictionary's."""
+def _check_results(tables: Tables, sheet: Sheet, grains: list[str]) -> list[str]:
+    """Compile results, and compare the units of their cells with the dictionary's."""
     found = []
-    for by, (table, _) in GRAINS.items():
+    for by in grains:
+        table = GRAINS[by][0]
         scope = result_scope(sheet, by)
         columns = tuple(c for c in result_columns(tables, by) if scope.find(c) is not None)
         try:
@@ -207,7 +208,7 @@ def _check_techniques(tables: Tables) -> list[str]:
 
 def headlines(tables: Tables) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the figures that a reader checks at a glance: ridge points (op/byte) per device, counts per model."""
-    found = connect(tables).sql("from ridge_points").pl()
+    found = sql_view(tables, "ridge_points")
     ridges = found.pivot("peak", index="hardware_id", values="ridge_intensity")
     order = [str(c["column_name"]).removesuffix("_ops_per_s") for c in tables.columns("hardware")]
     ridges = tables["hardware"].select("hardware_id").join(ridges, on="hardware_id", how="left", maintain_order="left")

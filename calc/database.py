@@ -178,6 +178,11 @@ def connect(tables: Tables, grid: str | None = None) -> duckdb.DuckDBPyConnectio
     return connection
 
 
+def sql_view(tables: Tables, view: str) -> pl.DataFrame:
+    """Return a view of ``sql/`` that reads tables of facts alone."""
+    return _facts(tables).cursor().sql(dict(sql_views(ROOT / "sql"))[view]).pl()
+
+
 def _spellings(table: str, key: str) -> str:
     return (
         f"create view __{table}_spellings as select {key}, lower(trim(unnest(list_append("
