@@ -17,13 +17,13 @@ from operator import or_
 from calc.errors import CalcError, SheetError, closest
 from calc.folding import replace
 from calc.formula import FALSE, TRUE, ZERO, Node, is_literal, name, names, number
-from calc.sheet import QUANTITIES, Alias, Cell, Scope, Sheet, constant_value
+from calc.sheet import QUANTITIES, Alias, Cell, Part, Scope, Sheet, constant_value
 
 LABELS = ("stage", "part", "operator", "kind", "class", "runs_on")
 """What names an operator's row; the other fields are numbers."""
 STAGES = ("prefill", "decode")
 """The stages that results show; a sheet may have more, which only other cells read."""
-CONDITIONS = ("applies", "runs", "stage_applies")
+CONDITIONS = ("part_applies", "applies", "runs", "stage_applies")
 """What decides which rows a model has."""
 
 
@@ -236,10 +236,15 @@ class Compiler:
     def summed_scopes(self, scope: Scope) -> list[Scope]:
         """Return the operators' scopes that a ``SUM(…)`` in a scope adds over: of a stage, or of a whole answer."""
         stage, _, tail = scope.label.partition("__")
-        bill = [(p, o) for p in self.sheet.parts for o in self.sheet.operators(p.block)]
+        bill = [(p, o) for p in self.parts() for o in self.sheet.operators(p.block)]
         if tail == "total":
             return [self.sheet.operator_scope(stage, p, o) for p, o in bill]
         return [self.sheet.generation_scope(p, o) for p, o in bill]
+
+    def parts(self) -> list[Part]:
+        """Return the parts that the models at hand may have."""
+        first = self.sheet.stages[0]
+        return [p for p in self.sheet.parts if self.lower(self.sheet.part_scope(first, p), "part_applies") != FALSE]
 
     def _unknown(self, scope: Scope, wanted: str) -> CalcError:
         reason = f"unknown name {wanted!r}{closest(wanted, scope.known())}"
@@ -344,6 +349,8 @@ def operator_program(compiler: Compiler, columns: list[str]) -> Program:
     rows = []
     for stage in STAGES:
         for part in sheet.parts:
+            if compiler.lower(sheet.part_scope(stage, part), "part_applies") == FALSE:
+                continue
             for operator in sheet.operators(part.block):
                 scope = sheet.operator_scope(stage, part, operator)
                 gate = compiler.lower(scope, "runs")

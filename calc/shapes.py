@@ -13,8 +13,8 @@ from functools import lru_cache
 import polars as pl
 
 from calc.expressions import expressions
-from calc.formula import Node, is_literal, literal
-from calc.program import CONDITIONS, Axis, Compiler, by_level, levelled
+from calc.formula import FALSE, Node, is_literal, literal
+from calc.program import Axis, Compiler, by_level, levelled
 from calc.questions import FORMATS, Questions
 from calc.sheet import Sheet, fact_columns
 from calc.tables import Tables
@@ -25,6 +25,12 @@ def input_axes(tables: Tables) -> dict[str, Axis]:
     axes = {n: Axis.DEVICE for n, _ in fact_columns(tables, "hardware")}
     axes |= {n: Axis.MODEL for n, _ in fact_columns(tables, "models")}
     return axes | dict.fromkeys([*(n for n, _ in fact_columns(tables, "formats")), *FORMATS], Axis.FORMATS)
+
+
+Place = tuple[str, str]
+"""Where a condition stands: the label of its scope, and its name."""
+Condition = tuple[Place, Node]
+Places = dict[Node, list[Place]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,36 +57,81 @@ def shaped(tables: Tables, sheet: Sheet, attention: str, questions: Questions) -
 
 
 @lru_cache(maxsize=64)
-def model_shapes(tables: Tables, sheet: Sheet, attention: str) -> dict[str, Shape]:
-    """Return the shape of every model."""
-    compiler = Compiler(sheet, input_axes(tables), {"attention": literal(attention)})
-    places: dict[Node, list[tuple[str, str]]] = {}
-    known: dict[tuple[str, str], Node] = {}
-    for label, condition, node in _conditions(compiler):
-        if is_literal(node):
-            known[(label, condition)] = node
-        elif compiler.axes_of(node) in Axis.MODEL:
-            places.setdefault(node, []).append((label, condition))
-    models = tables["models"]
-    answers = _answers(models, compiler, list(places))
-    shapes: dict[tuple[object, ...], Shape] = {}
-    for row in set(answers):
-        # what is unknown does not apply, as in every CASE
-        found = {place: literal(bool(v)) for v, p in zip(row, places.values(), strict=True) for place in p}
-        shapes[row] = Shape(known | found)
-    return {model: shapes[row] for model, row in zip(models["model_id"].to_list(), answers, strict=True)}
+def model_shapes(tables: Tables, sheet: Sheet, attention: str) -> Shapes:
+    """Return the shapes of models under one sheet and kind of attention."""
+    return Shapes(tables, sheet, attention)
 
 
-def _conditions(compiler: Compiler) -> Iterator[tuple[str, str, Node]]:
-    sheet = compiler.sheet
-    for stage in sheet.stages:
-        for part in sheet.parts:
-            for operator in sheet.operators(part.block):
-                scope = sheet.operator_scope(stage, part, operator)
-                for condition in CONDITIONS:
-                    label = stage if condition == "stage_applies" else scope.label
-                    if scope.find(condition) is not None:
-                        yield label, condition, compiler.lower(scope, condition)
+class Shapes:
+    """The shape of each model, found when it is asked for: first which parts it has, then which operators of those."""
+
+    def __init__(self, tables: Tables, sheet: Sheet, attention: str) -> None:
+        self.models, self.sheet = tables["models"], sheet
+        self._axes, self._bound = input_axes(tables), {"attention": literal(attention)}
+        self._found: dict[str, Shape] = {}
+        self._by_parts: dict[tuple[object, ...], list[str]] = {}
+        self._parts: dict[str, tuple[object, ...]] = {}
+        compiler = Compiler(sheet, self._axes, self._bound)
+        self._part_places, known = self._sorted(compiler, self._part_conditions(compiler))
+        self._known = known
+        answers = _answers(self.models, compiler, list(self._part_places))
+        for model, row in zip(self.models["model_id"].to_list(), answers, strict=True):
+            self._parts[model] = row
+            self._by_parts.setdefault(row, []).append(model)
+
+    def __getitem__(self, model: str) -> Shape:
+        """Return the shape of a model."""
+        if model not in self._found:
+            self._find(self._parts[model])
+        return self._found[model]
+
+    def _find(self, parts: tuple[object, ...]) -> None:
+        """Decide the operators of every model that has the same parts."""
+        decided = self._known | _decisions(parts, self._part_places)
+        compiler = Compiler(self.sheet, self._axes, self._bound, decided)
+        places, known = self._sorted(compiler, self._operator_conditions(compiler))
+        names = self._by_parts[parts]
+        models = self.models.filter(pl.col("model_id").is_in(names))
+        shapes: dict[tuple[object, ...], Shape] = {}
+        for model, row in zip(models["model_id"].to_list(), _answers(models, compiler, list(places)), strict=True):
+            if row not in shapes:
+                shapes[row] = Shape(decided | known | _decisions(row, places))
+            self._found[model] = shapes[row]
+
+    def _sorted(self, compiler: Compiler, conditions: Iterator[Condition]) -> tuple[Places, dict[Place, Node]]:
+        """Return the conditions that facts of models decide, with their places, and those that are decided already."""
+        places: Places = {}
+        known: dict[Place, Node] = {}
+        for place, node in conditions:
+            if is_literal(node):
+                known[place] = node
+            elif compiler.axes_of(node) in Axis.MODEL:
+                places.setdefault(node, []).append(place)
+        return places, known
+
+    def _part_conditions(self, compiler: Compiler) -> Iterator[Condition]:
+        for stage in self.sheet.stages:
+            for part in self.sheet.parts:
+                scope = self.sheet.part_scope(stage, part)
+                yield (scope.label, "part_applies"), compiler.lower(scope, "part_applies")
+                if scope.find("stage_applies") is not None:
+                    yield (stage, "stage_applies"), compiler.lower(scope, "stage_applies")
+
+    def _operator_conditions(self, compiler: Compiler) -> Iterator[Condition]:
+        for stage in self.sheet.stages:
+            for part in self.sheet.parts:
+                if compiler.lower(self.sheet.part_scope(stage, part), "part_applies") == FALSE:
+                    continue
+                for operator in self.sheet.operators(part.block):
+                    scope = self.sheet.operator_scope(stage, part, operator)
+                    for condition in ("applies", "runs"):
+                        if scope.find(condition) is not None:
+                            yield (scope.label, condition), compiler.lower(scope, condition)
+
+
+def _decisions(row: tuple[object, ...], places: Places) -> dict[Place, Node]:
+    # what is unknown does not apply, as in every CASE
+    return {place: literal(bool(v)) for v, p in zip(row, places.values(), strict=True) for place in p}
 
 
 def _answers(models: pl.DataFrame, compiler: Compiler, nodes: list[Node]) -> list[tuple[object, ...]]:

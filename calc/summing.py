@@ -128,7 +128,7 @@ class SummingCompiler(Compiler):
         rows: list[ResultRow] = []
         idle: list[ResultRow] = []
         stages = {stage for stage, _ in fields.values()}
-        for part in self.sheet.parts:
+        for part in self.parts():
             for operator in self.sheet.operators(part.block):
                 scopes = {s: self.sheet.operator_scope(s, part, operator) for s in stages}
                 gates = [self.lower(s, "applies") for s in scopes.values()]
