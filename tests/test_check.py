@@ -63,14 +63,14 @@ def test_a_wrong_cell_is_named_with_its_file_and_reason(data: Path, row: str, ce
     [
         (
             "parts",
-            "mlp,mlp,n_layers",
-            "mlp,mpl,n_layers",
+            "mlp,mlp,text,mlp_layers",
+            "mlp,mpl,text,mlp_layers",
             "parts.csv, cell mlp: unknown block 'mpl'; did you mean 'mlp'",
         ),
         (
             "operators",
-            "mlp,up_proj,linear,",
-            "mlp,up_proj,linaer,",
+            "\nmlp,up_proj,linear,",
+            "\nmlp,up_proj,linaer,",
             "operators.csv, cell mlp.up_proj: unknown kind 'linaer'",
         ),
         ("kinds", "norm,norm,vector,", "norm,norm,tensor,", "kinds.csv, cell norm: unknown unit 'tensor'"),
