@@ -1,5 +1,5 @@
--- scenarios: what the views ask unless told otherwise: every model on every device, for every workload.
--- grain: model_id, hardware_id, workload_id
+-- scenarios: what the views ask unless told otherwise: every model on every device, at the default sizes.
+-- grain: model_id, hardware_id
 -- reads: hardware, models, workloads
 select
     m.model_id,
@@ -11,4 +11,4 @@ select
     w.cached_len
 from models as m
 cross join hardware as h
-cross join workloads as w
+inner join workloads as w on w.workload_id = 'defaults'
