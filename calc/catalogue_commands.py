@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -185,7 +185,7 @@ def _save(tables: Tables, imported: Imported, target: str) -> None:
     print(f"saved in {target}: use it with --models {target}")
 
 
-def _write_rows(rows: Sequence[dict[str, object]], columns: list[str], target: str) -> None:
+def _write_rows(rows: Sequence[Mapping[str, object]], columns: list[str], target: str) -> None:
     import polars as pl
 
     write(

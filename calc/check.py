@@ -13,7 +13,8 @@ from calc.database import sql_view
 from calc.errors import CalcError, DataError, closest
 from calc.formula import is_literal
 from calc.program import GRAINS, Compiler, result_scope
-from calc.results import compiled, input_axes, result_columns
+from calc.results import compiled, result_columns
+from calc.shapes import input_axes
 from calc.sheet import Alias, Cell, Scope, Sheet, load_sheet, sheet_names
 from calc.summing import SummingCompiler
 from calc.tables import Tables

@@ -180,7 +180,8 @@ def connect(tables: Tables, grid: str | None = None) -> duckdb.DuckDBPyConnectio
 
 def sql_view(tables: Tables, view: str) -> pl.DataFrame:
     """Return a view of ``sql/`` that reads tables of facts alone."""
-    return _facts(tables).cursor().sql(dict(sql_views(ROOT / "sql"))[view]).pl()
+    found: pl.DataFrame = _facts(tables).cursor().sql(dict(sql_views(ROOT / "sql"))[view]).pl()
+    return found
 
 
 def _spellings(table: str, key: str) -> str:

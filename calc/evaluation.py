@@ -147,7 +147,7 @@ def with_sums(points: pl.LazyFrame, program: Program, height: int) -> pl.LazyFra
     sums = [
         pl.when(expression(n).is_not_null().all()).then(expression(n).sum()).alias(c) for c, n in added.sums.items()
     ]
-    found = points.join(frame.group_by(ROW).agg(sums), on=ROW, how="left")
+    found = points.join(frame.group_by(ROW, maintain_order=True).agg(sums), on=ROW, how="left")
     for level in by_level(program.on_sums):
         found = found.with_columns(expressions(level))
     return found

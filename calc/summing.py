@@ -51,6 +51,8 @@ class SummingCompiler(Compiler):
         """Return the program that answers as the stage's or the serving program does."""
         scopes = [self.sheet.totals_scope(s) for s in STAGES] if by == "stage" else [self.sheet.serving_scope()]
         rows = result_rows(self, scopes, columns)
+        if not self.sums:
+            return self._unsummed(rows)
         wanted, addends = read_by(rows), {n for node in self.sums.values() for n in names(node)}
         late, after = self._split(self.needed(wanted | addends))
         late = levelled(late, addends)
@@ -64,6 +66,10 @@ class SummingCompiler(Compiler):
         kept = read_by(added.rows) | also
         outputs = {c: name(c) for c in rows[0].values}
         return Program(levelled(early, kept), rows, [], outputs, addends=added, on_sums=levelled(after, wanted))
+
+    def _unsummed(self, rows: list[ResultRow]) -> Program:
+        wanted = read_by(rows)
+        return Program(levelled(self.needed(wanted), wanted), rows, [], {c: name(c) for c in rows[0].values})
 
     def _sum(self, scope: Scope, term: Node) -> Node:
         value = self.column(self.lower_tree(self._row_scope(scope), term), "row__term")

@@ -10,7 +10,9 @@ import calc
 H100 = "nvidia_h100_sxm"
 
 
-def operator(model: str, name: str, stage: str = "decode", part: str | None = None, **asked: object) -> dict[str, float]:
+def operator(
+    model: str, name: str, stage: str = "decode", part: str | None = None, **asked: object
+) -> dict[str, float]:
     """Return one operator's row."""
     found = calc.analyze(model, H100, **asked).filter(stage=stage, operator=name)
     rows = found.filter(part=part) if part else found
@@ -161,7 +163,9 @@ def test_dit_computes_what_its_paper_counts() -> None:
 
 def test_llama_4_attends_within_chunks() -> None:
     """Scout: 36 of 48 layers in chunks of 8,192: at 10,000 tokens a step sees 1,809; prefill one chunk and 1,808."""
-    step = operator("meta-llama/Llama-4-Scout-17B-16E-Instruct", "fused_attention", part="attention_local", input_len=10_000)
+    step = operator(
+        "meta-llama/Llama-4-Scout-17B-16E-Instruct", "fused_attention", part="attention_local", input_len=10_000
+    )
     own = 10_000 % 8192 + 1
     assert (step["count"], step["matrix_ops"]) == (36, 4 * 40 * 128 * own)
     assert step["kv_read_bytes"] == 2 * 2 * 8 * 128 * own

@@ -24,7 +24,11 @@ COMMANDS = [
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_readme_commands_run(run: Run, command: str, tmp_path: Path) -> None:
-    """Each ends with exit code 0 and prints or writes something."""
+    """Each ends with exit code 0 and prints or writes something; a configuration to import lies there."""
+    here = tmp_path / "cwd"
+    (here / "config.json").write_text(CONFIG, encoding="utf-8")
+    if "mine.csv" in command:
+        assert run("import", "config.json", "--id", "me/mine", "--save", "mine.csv").returncode == 0
     done = run(*[w.replace("sql/survey", str(ROOT / "sql/survey")) for w in shlex.split(command)])
     assert done.returncode == 0, done.stderr
     assert done.stdout or list((tmp_path / "cwd").iterdir())
@@ -87,6 +91,10 @@ def test_every_row_has_a_source_and_every_source_is_used() -> None:
         used |= set(pl.read_csv(path, infer_schema=False)["source_id"].drop_nulls())
     # "user" is the source of rows that a user imports
     assert used | {"user"} == set(tables["sources"]["source_id"])
+
+
+CONFIG = """{"model_type": "llama", "num_hidden_layers": 4, "hidden_size": 256, "intermediate_size": 512,
+"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 1000, "tie_word_embeddings": false}"""
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "sql").rglob("*.sql")), ids=lambda p: p.stem)

@@ -14,7 +14,7 @@ from calc.tables import load
 MODEL = {
     "model_id": "lab/Tiny-1B", "aliases": "tiny", "family": "llama", "n_layers": 10, "hidden": 1024, "vocab": 1000,
     "n_position_rows": 0, "max_context": 4096, "norm_type": "rms", "n_norm_vectors": 1, "n_mixer_norms": 1,
-    "n_mlp_norms": 1, "has_final_norm": "true", "n_heads": 16, "n_kv_heads": 4, "head_dim": 64, "rotary_dim": 64,
+    "n_mlp_norms": 1, "n_heads": 16, "n_kv_heads": 4, "head_dim": 64, "rotary_dim": 64,
     "intermediate": 4096, "is_gated_mlp": "true", "source_id": "definition",
 }  # fmt: skip
 """Columns that it leaves out have their defaults: attention and an MLP in every layer, no bias, a head of its own."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -324,3 +325,18 @@ def test_only_the_pages_know_streamlit() -> None:
     others = [p for p in [ROOT / "app.py", *(ROOT / "calc").rglob("*.py")] if p not in allowed]
     assert not [p.name for p in others if "import streamlit" in p.read_text(encoding="utf-8")]
     assert len((ROOT / "app.py").read_text(encoding="utf-8").splitlines()) < 60
+
+
+def test_an_uploaded_configuration_becomes_the_model() -> None:
+    """A config.json of this session: chosen at once, answered like any model, its count told; junk is refused."""
+    app = opened()
+    config = {
+        "model_type": "llama", "num_hidden_layers": 4, "hidden_size": 256, "intermediate_size": 512,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 1000, "tie_word_embeddings": False,
+    }  # fmt: skip
+    app.file_uploader(key="config_file").upload("tiny.json", json.dumps(config).encode(), "application/json").run()
+    assert not app.exception
+    assert app.selectbox(key="model").value == "tiny"
+    assert any("parameters" in s.value for s in app.success)
+    app.file_uploader(key="config_file").upload("bad.json", b"{", "application/json").run()
+    assert not app.exception and app.error

@@ -99,3 +99,12 @@ def test_generation_is_a_decode_at_every_context() -> None:
     prefill = steps.filter(stage="prefill", input_len=100)["time_s"][0]
     brute = prefill + steps.filter(stage="decode")["time_s"].sum()
     assert whole["e2e_s"][0] == pytest.approx(brute, rel=1e-9)
+
+
+@pytest.mark.parametrize("model", ["deepseek-ai/DeepSeek-V3", "state-spaces/mamba2-2.7b", "google-t5/t5-base"])
+def test_what_the_tool_does_not_know_has_no_figure(model: str) -> None:
+    """Its accounting of a dense transformer would be wrong for these: every figure is empty, and the reason says so."""
+    found = calc.analyze(model, "a6000", sheet="llm_viewer", by="stage")
+    assert found["reason"].str.contains("dense transformers only").all()
+    for column in ("ops", "memory_bytes", "time_s", "memory_consumption_bytes"):
+        assert found[column].null_count() == found.height, column

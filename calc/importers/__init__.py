@@ -31,7 +31,7 @@ def import_model(tables: Tables, target: str | os.PathLike[str], model_id: str |
         from calc.importers.safetensors import stored
 
         config = read_config(path / "config.json")
-        imported = import_config(tables, config, model_id or _named(config, path.resolve().name), SOURCE)
+        imported = import_config(tables, config, model_id or model_name(config, path.resolve().name), SOURCE)
         imported.stored = stored(path)
         return imported
     if path.suffix.lower() == ".gguf":
@@ -43,7 +43,7 @@ def import_model(tables: Tables, target: str | os.PathLike[str], model_id: str |
         return imported
     if exists or path.suffix.lower() == ".json":
         config = read_config(path)
-        return import_config(tables, config, model_id or _named(config, _stem(path)), SOURCE)
+        return import_config(tables, config, model_id or model_name(config, _stem(path)), SOURCE)
     from calc.importers.hub import download
 
     folder = download(str(target))
@@ -76,7 +76,7 @@ def parse_config(content: bytes, name: str) -> dict[str, object]:
     return found
 
 
-def _named(config: Mapping[str, object], fallback: str) -> str:
+def model_name(config: Mapping[str, object], fallback: str) -> str:
     """Return the name that a configuration gives its model, where it gives one that is no local path."""
     for key in ("_model_id", "_name_or_path"):
         given = config.get(key)

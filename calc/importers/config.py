@@ -235,7 +235,7 @@ class _Reader:
             return float(value)
         return value
 
-    def _dtype(self, name: str) -> pl.DataType:
+    def _dtype(self, name: str) -> type[pl.DataType]:
         key = self.keys.get(name)
         return DTYPES[key.dtype if key is not None and key.dtype in DTYPES else "number"]
 

@@ -44,8 +44,8 @@ def stored(folder: Path) -> Stored | None:
     if not isinstance(size, int | float) or isinstance(size, bool) or not 0 <= size < 1e18:
         raise CalcError(f"{index.name}: metadata.total_size is not a number of bytes")
     count = metadata.get("total_parameters") if isinstance(metadata, dict) else None
-    elements = int(count) if isinstance(count, int) and not isinstance(count, bool) and count > 0 else None
-    return Stored(int(size), elements, (), f"by {index.name}")
+    known = int(count) if isinstance(count, int) and not isinstance(count, bool) and count > 0 else None
+    return Stored(int(size), known, (), f"by {index.name}")
 
 
 def _tensors(file: Path) -> list[tuple[str, list[int], int]]:

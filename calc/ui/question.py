@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import streamlit as st
 
+from calc.errors import CalcError
 from calc.questions import ATTENTIONS, FORMATS
 from calc.tables import spellings
 from calc.ui import answers
@@ -23,6 +24,7 @@ def choose() -> Question:
     with st.sidebar:
         chosen: dict[str, str | int | None] = {}
         chosen["model_id"] = _model(words["model_id"])
+        _own_model()
         chosen["hardware_id"] = _device(words["hardware_id"])
         for pair in (("input_len", "output_len"), ("batch", "cached_len")):
             for box, column in zip(st.columns(2), pair, strict=True):
@@ -61,6 +63,32 @@ def _model(word: Word) -> str | None:
     known = answers.models().select("model_id", "aliases")
     spelled = {s: key for key, aliases in known.iter_rows() for s in spellings(key, aliases)}
     return _pick("model", word, known["model_id"].to_list(), spelled)
+
+
+def _own_model() -> None:
+    """Draw the place where a configuration becomes a model of this session."""
+    with st.expander("A model of your own", icon=":material/upload_file:"):
+        st.file_uploader(
+            "Its config.json", type="json", key="config_file", on_change=_import,
+            help="Read here, never executed; the model stays in this session.",
+        )  # fmt: skip
+        for kind, text in st.session_state.get("imported", []):
+            (st.error if kind == "error" else st.success if kind == "done" else st.caption)(text)
+
+
+def _import() -> None:
+    """Make the uploaded configuration a model of this session, and choose it."""
+    file = st.session_state["config_file"]
+    st.session_state["imported"] = []
+    if file is None:
+        return
+    try:
+        name, told = answers.import_model(file.getvalue(), file.name.rpartition(".")[0] or file.name)
+    except CalcError as error:
+        st.session_state["imported"] = [("error", str(error))]
+        return
+    st.session_state["model"] = name
+    st.session_state["imported"] = [("done", f"{name}: {told[0]}"), *(("told", t) for t in told[1:])]
 
 
 def _device(word: Word) -> str | None:

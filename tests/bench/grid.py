@@ -1,8 +1,8 @@
 """Totals of prefill and decode over a million points: this project against a lean loop over the same formulas.
 
 Run ``python tests/bench/grid.py``. Both compute operations, bytes and time of both stages with the exact sheet's
-formulas; their sums are compared before anything is timed. Rounds alternate, so that a noisy machine slows both;
-the figures are medians, and what counts is the ratio.
+formulas, for dense decoders; their sums are compared before anything is timed. A third rate is that of models of every
+architecture. Rounds alternate, so that a noisy machine slows all; the figures are medians, and what counts is the ratio.
 """
 
 from __future__ import annotations
@@ -29,12 +29,41 @@ EVERY = 40
 """The loop runs on every so-manieth point: it is a rate that is measured, and the points are alike."""
 
 
-def grid() -> pl.LazyFrame:
+DENSE = 15
+"""Models of the dense grid: those that the loop has formulas for, of which the table has more."""
+DEVICES = 26
+EVERY_MODEL = 5
+"""The grid of every architecture has one in so many models of the table."""
+
+
+def dense() -> list[str]:
+    """Return models of nothing but embedding, plain attention, MLPs and a head."""
+    other = (
+        "n_moe_layers",
+        "n_ssm_layers",
+        "n_linear_attention_layers",
+        "kv_lora_rank",
+        "qk_norm",
+        "n_shared_blocks",
+        "sliding_window",
+        "attention_chunk",
+        "embed_dim",
+        "n_encoder_layers",
+        "n_borrowed_layers",
+        "n_mtp_layers",
+    )
+    flags = ("is_encoder", "has_sub_norms", "has_embed_norm", "has_output_gate", "has_attention_sinks",
+             "has_no_final_norm", "has_no_key_bias")  # fmt: skip
+    plain = pl.all_horizontal(*(pl.col(c).is_null() for c in other), *(~pl.col(c) for c in flags))
+    found = calc.models().filter(plain & (pl.col("n_mixer_norms") == 1) & (pl.col("n_mlp_norms") <= 1))
+    return found["model_id"].head(DENSE).to_list()
+
+
+def grid(models: list[str]) -> pl.LazyFrame:
     """Return the questions: model × device × batch × length × precision × attention."""
-    devices = calc.hardware()["hardware_id"]
-    models = calc.models().filter(pl.col("sliding_window").is_null())["model_id"]
+    devices = calc.hardware()["hardware_id"].head(DEVICES)
     return calc.scenarios(
-        model=models.to_list(), hardware=devices.to_list(), batch=BATCHES, input_len=LENGTHS,
+        model=models, hardware=devices.to_list(), batch=BATCHES, input_len=LENGTHS,
         precision=list(PRECISIONS), attention=ATTENTIONS,
     )  # fmt: skip
 
@@ -55,7 +84,7 @@ def points(questions: pl.DataFrame) -> Iterator[tuple[object, ...]]:
         norm = 4.0 if m["norm_type"] == "rms" else 7.0
         yield (
             m["n_layers"], m["hidden"], m["n_heads"], m["n_kv_heads"], m["head_dim"], m["rotary_dim"], m["intermediate"],
-            m["vocab"], m["n_position_rows"] > 0, m["n_norm_vectors"], m["n_norms_per_layer"] > 1, m["is_gated_mlp"],
+            m["vocab"], m["n_position_rows"] > 0, m["n_norm_vectors"], m["n_mlp_norms"] > 0, m["is_gated_mlp"],
             float(m["has_qkv_bias"]), float(m["has_out_bias"]), float(m["has_mlp_bias"]), float(m["has_head_bias"]), norm,
             float(batch), float(length), w / 8, a / 8, k / 8, attention == "flash",
             narrow, half, d["vector_fp32_ops_per_s"] or inf, d["memory_bandwidth_bytes_per_s"],
@@ -157,7 +186,8 @@ def loop(rows: list[tuple[object, ...]]) -> list[tuple[float, float, float]]:
 
 def main() -> None:
     """Compare, then time in turns, and print rates and their ratio."""
-    questions = grid()
+    questions, every = grid(dense()), grid(calc.models()["model_id"].gather_every(EVERY_MODEL).to_list())
+    n_every = every.select(pl.len()).collect().item()
     frame = questions.collect()
     sample = frame.gather_every(EVERY)
     rows = list(points(sample))
@@ -167,7 +197,8 @@ def main() -> None:
         worst = ((found[column] - wanted[column]).abs() / wanted[column]).max()
         assert worst is not None and worst < 1e-12, (column, worst)
     ours(questions)
-    rates: dict[str, list[float]] = {"columns": [], "loop": []}
+    ours(every)
+    rates: dict[str, list[float]] = {"columns": [], "loop": [], "every": []}
     for _ in range(ROUNDS):
         start = time.perf_counter()
         ours(questions)
@@ -175,9 +206,14 @@ def main() -> None:
         start = time.perf_counter()
         loop(rows)
         rates["loop"].append(len(rows) / (time.perf_counter() - start))
+        start = time.perf_counter()
+        ours(every)
+        rates["every"].append(n_every / (time.perf_counter() - start))
     print(f"points: {frame.height:,} (loop: every {EVERY}th), both stages, equal to 1e-12")
     for label, each in rates.items():
         print(f"{label:8} median {median(each):12,.0f} points/s   (from {min(each):,.0f} to {max(each):,.0f})")
+    shares = [e / c for e, c in zip(rates["every"], rates["columns"], strict=True)]
+    print(f"every architecture ({n_every:,} points) runs at {median(shares):.2f} of the dense rate")
     ratios = [c / p for c, p in zip(rates["columns"], rates["loop"], strict=True)]
     print(f"ratio    median {median(ratios):12.1f}            (from {min(ratios):.1f} to {max(ratios):.1f})")
 
