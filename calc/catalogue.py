@@ -7,9 +7,9 @@ from functools import lru_cache
 import polars as pl
 
 from calc.errors import CalcError, SheetError
-from calc.evaluation import with_facts
 from calc.expressions import expression, expressions
 from calc.formula import FALSE, Node, names
+from calc.plans import with_facts
 from calc.program import GRAINS, Compiler, by_level, levelled
 from calc.questions import ATTENTIONS, prepare
 from calc.shapes import input_axes, model_shapes

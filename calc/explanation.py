@@ -9,10 +9,10 @@ import polars as pl
 
 from calc.display import quantity
 from calc.errors import CalcError, closest
-from calc.evaluation import with_device_facts
 from calc.expressions import expression
 from calc.folding import replace
 from calc.formula import FALSE, Node, literal, name, names, to_text
+from calc.plans import with_device_facts
 from calc.program import Column, Compiler, by_level, levelled
 from calc.questions import prepare, stack_of
 from calc.results import result_columns

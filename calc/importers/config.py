@@ -51,8 +51,10 @@ def import_config(tables: Tables, config: Mapping[str, object], model_id: str, s
     if not isinstance(model_type, str) or not model_type.strip():
         raise CalcError("model_type: is missing or no text; without it a configuration cannot be read")
     _refuse_remote_sizes(config)
-    outer, inner = _parts(tables, config)
-    text = _Reader(tables, inner, str(inner.get("model_type") or model_type))
+    outer, inner, assumed = _parts(tables, config)
+    text = _Reader(tables, inner, str(inner["model_type"]))
+    if "hidden" not in text.formulas:
+        raise CalcError(f"text_config: model_type {model_type!r} has its text model there, and none is described")
     found = text.columns()
     if inner is not outer:
         tower = _Reader(tables, outer | {"text_hidden_size": found["hidden"]}, model_type)
@@ -60,7 +62,7 @@ def import_config(tables: Tables, config: Mapping[str, object], model_id: str, s
             found |= tower.columns()
         else:
             text.warnings.append(f"the towers of {model_type!r} are not described: only its text model is counted")
-        text.assumed |= tower.assumed
+        text.assumed |= tower.assumed | assumed
         text.warnings += tower.warnings
     row: dict[str, object] = {"model_id": model_id, "family": model_type, **found, "source_id": source}
     for column, value in _published(tables, row).items():
@@ -100,8 +102,10 @@ def _refuse_remote_sizes(config: Mapping[str, object]) -> None:
         raise CalcError(f"the configuration has {len(config)} keys; that is no model's")
 
 
-def _parts(tables: Tables, config: Mapping[str, object]) -> tuple[dict[str, object], dict[str, object]]:
-    """Return a configuration and the configuration of its text model, which may be inside it."""
+def _parts(
+    tables: Tables, config: Mapping[str, object]
+) -> tuple[dict[str, object], dict[str, object], dict[str, object]]:
+    """Return a configuration, that of its text model, which may be inside it, and what was assumed of the latter."""
     outer = dict(config)
     for key in ("text_config", "llm_config", "language_config"):
         inner = config.get(key)
@@ -109,16 +113,24 @@ def _parts(tables: Tables, config: Mapping[str, object]) -> tuple[dict[str, obje
             continue
         if not isinstance(inner, Mapping):
             raise CalcError(f"{key}: must be an object, is {type(inner).__name__}")
-        known = set(tables["config_types"]["model_type"])
-        text_type = inner.get("model_type") or f"{config['model_type']}_text"
-        merged = {**inner, "model_type": text_type if text_type in known else config["model_type"]}
+        assumed = {} if inner.get("model_type") else _text_type(tables, str(config["model_type"]), key)
+        merged = {**inner, "model_type": next(iter(assumed.values()), inner.get("model_type"))}
         for shared in ("tie_word_embeddings", "quantization_config", "architectures"):
             if shared in config:
                 merged.setdefault(shared, config[shared])
-        return outer, merged
+        return outer, merged, assumed
     known = set(tables["config_types"]["model_type"])
     own = f"{config['model_type']}_text"
-    return outer, outer if own not in known else {**outer, "model_type": own}
+    return outer, outer if own not in known else {**outer, "model_type": own}, {}
+
+
+def _text_type(tables: Tables, outer: str, key: str) -> dict[str, object]:
+    """Return the type of the text model that a type has where its configuration does not say."""
+    wanted = f"{key}.model_type"
+    rows = tables["config_defaults"].filter(pl.col("model_type") == outer, pl.col("key") == wanted)
+    if rows.is_empty():
+        raise CalcError(f"{wanted}: is missing, and model_type {outer!r} has no default for it")
+    return {wanted: json.loads(rows["value"][0])}
 
 
 class _Reader:
@@ -174,7 +186,7 @@ class _Reader:
         """Return the known type whose formulas read every field of an unknown type."""
         missing = [k for k in NEEDED if self.given.get(k) is None]
         if missing:
-            near = closest_names(self.model_type, list(self.types), n=1)
+            near = closest_names(self.model_type, [t for t in self.types if t != ROOT], n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise CalcError(f"{missing[0]}: is missing, and model_type {self.model_type!r} is unknown{hint}")
         best: tuple[list[str], str] | None = None

@@ -1,0 +1,142 @@
+"""A program over its questions, as a lazy plan.
+
+The facts of a model and of formats are joined once per configuration (everything but the device), those of a device
+once per device and formats. Cells that read nothing of the device are computed on the former, those that read nothing
+of the model on the latter, and the rest per question.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import polars as pl
+
+from calc.expressions import expression, expressions
+from calc.formula import is_literal
+from calc.program import Addends, Axis, Program, by_level
+from calc.questions import CONFIGURATION, DEVICE, FORMATS, ROW, Questions
+from calc.shapes import input_axes
+from calc.sheet import fact_columns
+from calc.tables import Tables
+
+GATE = "__gate"
+"""Whether a question has a row."""
+NTH_FORMATS = "__formats"
+
+
+def plan(tables: Tables, questions: Questions, program: Program) -> pl.LazyFrame:
+    """Return one row per question with every column that the program's result rows read."""
+    formats = questions.configurations.select(FORMATS).unique().with_row_index(NTH_FORMATS).lazy()
+    facts = with_facts(tables, questions.configurations, program.inputs)
+    for level in program.levels("formats", "configuration"):
+        facts = facts.with_columns(expressions(level))
+    hardware = {n for n, a in input_axes(tables).items() if a is Axis.DEVICE}
+    on_device = hardware | {c.id for level in program.levels("device") for c in level}
+    kept = program.carried - on_device - {c.id for level in program.levels("point") for c in level}
+    facts = facts.join(formats, on=FORMATS).select(CONFIGURATION, NTH_FORMATS, *sorted(kept))
+    devices = _devices(tables, questions, program, formats).select(
+        DEVICE, "nth", NTH_FORMATS, *sorted(program.carried & on_device)
+    )
+    if questions.places is None:
+        points = devices.join(facts, on=NTH_FORMATS).with_columns(questions.row())
+    else:
+        places = questions.places.lazy().join(facts, on=CONFIGURATION)
+        points = places.join(devices, on=[DEVICE, NTH_FORMATS])
+    for level in program.levels("point"):
+        points = points.with_columns(expressions(level))
+    return _with_sums(points, program)
+
+
+def _devices(tables: Tables, questions: Questions, program: Program, formats: pl.LazyFrame) -> pl.LazyFrame:
+    """Return each device × formats with what the sheet says of them; ``nth`` is a device's place in a grid."""
+    wanted = pl.DataFrame({DEVICE: questions.devices}, schema={DEVICE: pl.UInt32}).with_row_index("nth")
+    devices = tables["hardware"].with_row_index(DEVICE).join(wanted, on=DEVICE, how="left", maintain_order="left")
+    if questions.devices:
+        devices = devices.filter(pl.col("nth").is_not_null()).sort("nth")
+    frame = _with_formats(tables, devices.lazy().join(formats, how="cross"), program.inputs)
+    for level in program.levels("formats", "device"):
+        frame = frame.with_columns(expressions(level))
+    return frame
+
+
+def _with_sums(points: pl.LazyFrame, program: Program) -> pl.LazyFrame:
+    """Return questions with the sums that a program takes over their operators, and what rests on those."""
+    if program.addends is None:
+        return points
+    added = program.addends
+    frame = unfolded(points, added, added.broadcast())
+    for level in by_level(added.late):
+        frame = frame.with_columns(expressions(level))
+    # an unknown addend makes the sum unknown, never smaller; in one list each, because where a group lies in memory
+    # decides the order in which its floats are added
+    sums = [
+        pl.when(expression(n).is_not_null().all()).then(expression(n).implode().list.sum()).alias(c)
+        for c, n in added.sums.items()
+    ]
+    found = points.join(frame.group_by(ROW, maintain_order=True).agg(sums), on=ROW, how="left")
+    for level in by_level(program.on_sums):
+        found = found.with_columns(expressions(level))
+    return found
+
+
+def unfolded(points: pl.LazyFrame, of: Program | Addends, broadcast: list[str]) -> pl.LazyFrame:
+    """Return one row per question and operator that it has."""
+    structs = pl.concat_list(_structs(of)).alias("__rows")
+    frame = points.select(ROW, *broadcast, structs).explode("__rows").unnest("__rows")
+    return frame.filter(GATE).with_columns(_labels(of))
+
+
+def with_facts(tables: Tables, configurations: pl.DataFrame, inputs: set[str]) -> pl.LazyFrame:
+    """Return each configuration with the facts of its model and its formats that are read."""
+    models = [n for n, _ in fact_columns(tables, "models") if n in inputs]
+    frame = configurations.lazy().join(tables["models"].lazy().select("model_id", *models), on="model_id", how="left")
+    return _with_formats(tables, frame, inputs)
+
+
+def _with_formats(tables: Tables, frame: pl.LazyFrame, inputs: set[str]) -> pl.LazyFrame:
+    for column in FORMATS:
+        own = [
+            (n, c)
+            for n, c in fact_columns(tables, "formats")
+            if n.startswith(column.removesuffix("format")) and n in inputs
+        ]
+        facts = (
+            tables["formats"].lazy().select(pl.col("format_id").alias(column), *(pl.col(c).alias(n) for n, c in own))
+        )
+        frame = frame.join(facts, on=column, how="left")
+    return frame
+
+
+def with_device_facts(tables: Tables, questions: Questions, inputs: set[str]) -> pl.LazyFrame:
+    """Return each question with every fact of its model, its formats and its device."""
+    hardware = tables["hardware"].lazy().select("hardware_id", *(n for n, _ in fact_columns(tables, "hardware")))
+    frame = questions.pairs().join(with_facts(tables, questions.configurations, inputs), on=CONFIGURATION)
+    return frame.join(hardware.with_row_index(DEVICE), on=DEVICE)
+
+
+@lru_cache(maxsize=256)
+def _structs(of: Program | Addends) -> list[pl.Expr]:
+    """Return each operator's fields as one struct; what is known beforehand of all is told apart by ``__nth``."""
+    known = _known_fields(of)
+    return [
+        pl.struct(
+            pl.lit(i, pl.UInt32).alias("__nth"),
+            expression(r.gate).alias(GATE),
+            *(expression(n).cast(pl.Float64).alias(f) for f, n in r.values.items() if f not in known),
+        )
+        for i, r in enumerate(of.rows)
+    ]
+
+
+def _known_fields(of: Program | Addends) -> list[str]:
+    return [f for f in of.rows[0].values if all(is_literal(r.values[f]) for r in of.rows)]
+
+
+@lru_cache(maxsize=256)
+def _labels(of: Program | Addends) -> list[pl.Expr]:
+    return [_label(f, [r.values[f].value for r in of.rows]) for f in _known_fields(of)]
+
+
+def _label(field: str, values: list[object]) -> pl.Expr:
+    dtype = pl.String if any(isinstance(v, str) for v in values) else pl.Float64
+    return pl.lit(pl.Series(field, values, dtype=dtype)).gather(pl.col("__nth")).alias(field)
