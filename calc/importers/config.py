@@ -26,6 +26,8 @@ from calc.importers.safetensors import Stored
 from calc.tables import DTYPES, Tables
 
 ROOT = "decoder"
+UNKNOWN = "?"
+"""Stands for every model type that is not known, in the table of rules."""
 NEEDED = (
     "num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads",
     "vocab_size", "tie_word_embeddings",
@@ -115,9 +117,12 @@ def _parts(
             raise CalcError(f"{key}: must be an object, is {type(inner).__name__}")
         assumed = {} if inner.get("model_type") else _text_type(tables, str(config["model_type"]), key)
         merged = {**inner, "model_type": next(iter(assumed.values()), inner.get("model_type"))}
-        for shared in ("tie_word_embeddings", "quantization_config", "architectures"):
+        for shared in ("quantization_config", "architectures"):
             if shared in config:
                 merged.setdefault(shared, config[shared])
+        # the head is the outer model's: what it says of the tie is what holds
+        if config.get("tie_word_embeddings") is not None:
+            merged["tie_word_embeddings"] = config["tie_word_embeddings"]
         return outer, merged, assumed
     known = set(tables["config_types"]["model_type"])
     own = f"{config['model_type']}_text"
@@ -159,13 +164,13 @@ class _Reader:
     def ignored(self) -> list[str]:
         """Return the keys that could matter for another model type and that this one does not read."""
         read = {n for f in self.formulas.values() for n in names(f)} | self._rule_keys()
-        return sorted(k for k, v in self.given.items() if k not in read and _matters(v) and "__" not in k)
+        return sorted(k for k, v in self.given.items() if k in _read_anywhere(self.tables) - read and _matters(v))
 
     def _spelled(self) -> dict[str, object]:
         """Return the configuration's keys in the spelling that formulas read."""
         aliases = self.tables["config_aliases"].filter(pl.col("model_type").is_in(["*", *self._kin()]))
         for key, value in self.config.items():
-            if key in self.keys and isinstance(value, Mapping):
+            if isinstance(value, Mapping) and key in self.keys and self.keys[key].dtype != "any":
                 raise CalcError(f"{key}: is an object, not a {self.keys[key].dtype}")
         config = _nested(self.config)
         for _, key, means in aliases.iter_rows():
@@ -193,8 +198,7 @@ class _Reader:
         for candidate in [t for t, r in self.types.items() if r["is_template"]]:
             read = {n for f in _formulas(self.tables, candidate).values() for n in names(f)}
             read |= {n for _, _, f, _ in _rules(self.tables, candidate) for n in names(parse(f))}
-            needed = {k for k, v in self.given.items() if _matters(v) and "__" not in k and k not in NEEDED}
-            unread = sorted(needed - read)
+            unread = sorted(k for k in self._telling() if k not in read and not any(r.startswith(f"{k}__") for r in read))
             lacking = [k for k in sorted(read) if self._lacks(candidate, k)]
             if best is None or len(unread + lacking) < len(best[0]):
                 best = unread + lacking, candidate
@@ -203,6 +207,14 @@ class _Reader:
             raise CalcError(f"{field_}: model_type {self.model_type!r} is unknown, and no known shape has this field")
         self.warnings.append(f"model_type {self.model_type!r} is unknown; its fields are those of {best[1]!r}")
         return best[1]
+
+    def _telling(self) -> list[str]:
+        """Return the given keys that could say that a model is not of a known shape."""
+        other = self.tables["config_aliases"].filter(pl.col("model_type") == "*")["key"].to_list()
+        judged = [key for _, key, _, _ in _rules(self.tables, UNKNOWN)]
+        silent = {*NEEDED, *other, *judged, *(k for k, key in self.keys.items() if key.dtype == "any")}
+        own = {k.partition("__")[0]: v for k, v in self.spelled.items() if _matters(v)}
+        return [k for k in own if k not in silent]
 
     def _lacks(self, candidate: str, key: str) -> bool:
         """Tell whether a type's formulas need a number that neither the configuration nor a neutral value gives."""
@@ -224,13 +236,16 @@ class _Reader:
                 self.assumed[key] = False
 
     def _check_rules(self, values: Mapping[str, object]) -> None:
-        for _, key, formula, rule in _rules(self.tables, self.shape):
+        for _, key, formula, rule in self._rules():
             if self._value(parse(formula), values, key) is False:
                 given = self.config.get(key)
                 raise CalcError(f"{key}: {given!r} stands in the way: the sheets can hold this model only where {rule}")
 
     def _rule_keys(self) -> set[str]:
-        return {n for _, _, f, _ in _rules(self.tables, self.shape) for n in names(parse(f))}
+        return {n for _, _, f, _ in self._rules() for n in names(parse(f))}
+
+    def _rules(self) -> list[tuple[str, str, str, str]]:
+        return _rules(self.tables, self.shape) + ([] if self.is_known else _rules(self.tables, UNKNOWN))
 
     def _value(self, formula: Node, values: Mapping[str, object], column: str) -> object:
         read = sorted(names(formula))
@@ -264,7 +279,7 @@ def _nested(config: Mapping[str, object]) -> dict[str, object]:
 
 
 def _matters(value: object) -> bool:
-    return value is not None and value is not False and value != 0 and value != 0.0
+    return value not in (None, False, 0, "", [], {})
 
 
 @lru_cache(maxsize=512)
@@ -287,10 +302,17 @@ def _formulas(tables: Tables, model_type: str) -> dict[str, Node]:
     return found
 
 
+@lru_cache(maxsize=8)
+def _read_anywhere(tables: Tables) -> set[str]:
+    """Return the keys, none of those inside others, that some model type's formulas read."""
+    read = {n for formula in tables["config_formulas"]["formula"] for n in names(parse(formula))}
+    return {n for n in read if "__" not in n}
+
+
 @lru_cache(maxsize=512)
 def _rules(tables: Tables, model_type: str) -> list[tuple[str, str, str, str]]:
     """Return the rules that hold for a model type: (model type, key, formula, sentence)."""
-    kin = ["*", *_chain(tables, model_type)]
+    kin = [UNKNOWN] if model_type == UNKNOWN else ["*", *_chain(tables, model_type)]
     return [r for r in tables["config_rules"].iter_rows() if r[0] in kin]
 
 

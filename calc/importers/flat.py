@@ -28,7 +28,7 @@ def flatten(config: Mapping[str, object], keys: Mapping[str, Key]) -> dict[str, 
     """
     found: dict[str, object] = {}
     for name, key in keys.items():
-        if name not in config or config[name] is None:
+        if config.get(name) is None or key.dtype == "any":
             continue
         value = config[name]
         if key.dtype == "number or auto" and value == "auto":
