@@ -198,7 +198,9 @@ class _Reader:
         for candidate in [t for t, r in self.types.items() if r["is_template"]]:
             read = {n for f in _formulas(self.tables, candidate).values() for n in names(f)}
             read |= {n for _, _, f, _ in _rules(self.tables, candidate) for n in names(parse(f))}
-            unread = sorted(k for k in self._telling() if k not in read and not any(r.startswith(f"{k}__") for r in read))
+            unread = sorted(
+                k for k in self._telling() if k not in read and not any(r.startswith(f"{k}__") for r in read)
+            )
             lacking = [k for k in sorted(read) if self._lacks(candidate, k)]
             if best is None or len(unread + lacking) < len(best[0]):
                 best = unread + lacking, candidate
