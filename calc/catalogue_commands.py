@@ -109,6 +109,7 @@ def _import(options: argparse.Namespace) -> None:
     print(f"{row['model_id']}  ({row['family']})\n")
     _print_bill(bill(own, str(row["model_id"])))
     _print_origin(imported)
+    _print_stored(imported, row)
     _print_counts(row)
     if options.output:
         _write_row(imported, options.output)
@@ -131,11 +132,22 @@ def _print_origin(imported: Imported) -> None:
         print(f"not read: {', '.join(imported.ignored)}: this model type has no use for them")
     if imported.precision:
         print(f"precision {imported.precision}")
-    if imported.stored:
-        held = imported.stored
-        kinds = f" as {', '.join(held.dtypes)}" if held.dtypes else ""
-        elements = f", {held.n_elements} elements" if held.n_elements else ""
-        print(f"stored {held.n_bytes} bytes{elements}{kinds} ({held.note})")
+
+
+def _print_stored(imported: Imported, row: dict[str, object]) -> None:
+    """Print what the files hold, and how far that is from what the row counts: two accounts of one model."""
+    if not imported.stored:
+        return
+    held = imported.stored
+    kinds = f" as {', '.join(held.dtypes)}" if held.dtypes else ""
+    elements = f", {held.n_elements} elements" if held.n_elements else ""
+    print(f"stored {held.n_bytes} bytes{elements}{kinds} ({held.note})")
+    counted = sum(float(str(row.get(c) or 0)) for c in ("n_parameters", "n_vision_parameters", "n_mtp_parameters"))
+    if held.n_elements and held.n_elements != counted:
+        apart = held.n_elements - counted
+        print(
+            f"warning the files hold {abs(apart):.0f} elements {'more' if apart > 0 else 'fewer'} than are counted here"
+        )
 
 
 def _print_counts(row: dict[str, object]) -> None:

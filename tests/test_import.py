@@ -234,6 +234,39 @@ def test_a_broken_safetensors_file_is_named(tmp_path: Path, content: bytes) -> N
         import_model(load(), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("model", "architecture", "sizes"),
+    [
+        ("mistralai/Mixtral-8x7B-v0.1", "llama", {
+            "block_count": 32, "embedding_length": 4096, "feed_forward_length": 14336, "attention.head_count": 32,
+            "attention.head_count_kv": 8, "context_length": 32768, "expert_count": 8, "expert_used_count": 2,
+            "vocab_size": 32000, "rope.dimension_count": 128}),
+        ("deepseek-ai/DeepSeek-V2-Lite", "deepseek2", {
+            "block_count": 27, "embedding_length": 2048, "feed_forward_length": 10944, "attention.head_count": 16,
+            "attention.head_count_kv": 1, "context_length": 163840, "attention.kv_lora_rank": 512,
+            "attention.key_length": 576, "attention.value_length": 512, "attention.key_length_mla": 192,
+            "attention.value_length_mla": 128, "rope.dimension_count": 64, "expert_count": 64, "expert_used_count": 6,
+            "expert_shared_count": 2, "expert_feed_forward_length": 1408, "leading_dense_block_count": 1,
+            "vocab_size": 102400}),
+        ("Qwen/Qwen3-30B-A3B", "qwen3moe", {
+            "block_count": 48, "embedding_length": 2048, "feed_forward_length": 6144, "attention.head_count": 32,
+            "attention.head_count_kv": 4, "attention.key_length": 128, "context_length": 40960, "expert_count": 128,
+            "expert_used_count": 8, "expert_feed_forward_length": 768, "vocab_size": 151936}),
+    ],
+)  # fmt: skip
+def test_gguf_metadata_of_known_models(tmp_path: Path, model: str, architecture: str, sizes: dict[str, int]) -> None:
+    """What llama.cpp writes of a published model gives the model's row."""
+    gguf = pytest.importorskip("gguf")
+    path = tmp_path / "model.gguf"
+    writer = gguf.GGUFWriter(path, architecture)
+    for key, value in sizes.items():
+        writer.add_uint32(f"{architecture}.{key}", value)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    assert counts([import_model(load(), path)]) == [catalogue()[model]]
+
+
 def test_gguf(tmp_path: Path) -> None:
     """A file written with llama.cpp's own package: its keys become a row, its tensors the stored count."""
     gguf = pytest.importorskip("gguf")

@@ -37,7 +37,7 @@ def import_model(tables: Tables, target: str | os.PathLike[str], model_id: str |
     if path.suffix.lower() == ".gguf":
         from calc.importers.gguf import read_gguf
 
-        config, held = read_gguf(path)
+        config, held = read_gguf(tables, path)
         imported = import_config(tables, config, model_id or path.stem, SOURCE)
         imported.stored = held
         return imported

@@ -9,7 +9,6 @@ must be so for the sheets to represent the model. No code of a model is ever run
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from functools import lru_cache
 import polars as pl
 
 from calc.errors import CalcError, DataError, closest_names
-from calc.expressions import expression
+from calc.expressions import value_of
 from calc.formula import Node, names, parse
 from calc.importers.flat import Key, flatten
 from calc.importers.precision import precision_of
@@ -250,19 +249,7 @@ class _Reader:
         return _rules(self.tables, self.shape) + ([] if self.is_known else _rules(self.tables, UNKNOWN))
 
     def _value(self, formula: Node, values: Mapping[str, object], column: str) -> object:
-        read = sorted(names(formula))
-        frame = pl.DataFrame({n: pl.Series([values.get(n)], dtype=self._dtype(n)) for n in read or ["nothing"]})
-        try:
-            value = frame.select(expression(formula).alias("value"))["value"][0]
-        except (pl.exceptions.PolarsError, TypeError) as error:
-            raise CalcError(
-                f"{column}: cannot be computed from {', '.join(read)}: {str(error).splitlines()[0]}"
-            ) from error
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            if not math.isfinite(value):
-                raise CalcError(f"{column}: {', '.join(read)} give no finite number")
-            return float(value)
-        return value
+        return value_of(formula, {n: pl.Series([values.get(n)], dtype=self._dtype(n)) for n in names(formula)}, column)
 
     def _dtype(self, name: str) -> type[pl.DataType]:
         key = self.keys.get(name)

@@ -3,37 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
+import polars as pl
+
 from calc.errors import CalcError
+from calc.expressions import value_of
+from calc.formula import names, parse
 from calc.importers.safetensors import Stored
+from calc.tables import Tables
 
 INSTALL = "pip install -r calc/importers/requirements.txt"
-KEYS = {
-    "block_count": "num_hidden_layers",
-    "embedding_length": "hidden_size",
-    "feed_forward_length": "intermediate_size",
-    "context_length": "max_position_embeddings",
-    "attention.head_count": "num_attention_heads",
-    "attention.head_count_kv": "num_key_value_heads",
-    "attention.key_length": "head_dim",
-    "attention.sliding_window": "sliding_window",
-    "expert_count": "num_experts",
-    "expert_used_count": "num_experts_per_tok",
-    "expert_feed_forward_length": "moe_intermediate_size",
-    "expert_shared_feed_forward_length": "shared_expert_intermediate_size",
-    "vocab_size": "vocab_size",
-}
-"""llama.cpp's key after its architecture → the key of a configuration."""
-TYPES = {
-    "llama": "llama", "qwen2": "qwen2", "qwen2moe": "qwen2_moe", "qwen3": "qwen3", "qwen3moe": "qwen3_moe",
-    "gemma": "gemma", "gemma2": "gemma2", "gemma3": "gemma3_text", "phi3": "phi3", "olmo2": "olmo2",
-    "starcoder2": "starcoder2", "stablelm": "stablelm", "internlm2": "internlm2", "granite": "granite",
-}  # fmt: skip
-"""llama.cpp's architecture → the model type whose formulas read these keys."""
 
 
-def read_gguf(path: Path) -> tuple[dict[str, object], Stored]:
+def read_gguf(tables: Tables, path: Path) -> tuple[dict[str, object], Stored]:
     """Return a GGUF file's metadata as a configuration, and what its tensors hold.
 
     Raises CalcError for a file that is none, or an architecture whose metadata does not say all that is needed.
@@ -51,12 +35,7 @@ def read_gguf(path: Path) -> tuple[dict[str, object], Stored]:
         tensors = {t.name: (math.prod(map(int, t.shape)), int(t.n_bytes), t.tensor_type.name) for t in reader.tensors}
     except Exception as error:  # the reader raises whatever a broken file makes it stumble over
         raise CalcError(f"{path.name}: is no GGUF file that can be read ({str(error).splitlines()[0]})") from error
-    architecture = str(fields.get("general.architecture", ""))
-    if architecture not in TYPES:
-        known = ", ".join(TYPES)
-        raise CalcError(f"general.architecture: {architecture!r} cannot be imported from GGUF; {known} can")
-    config = {KEYS[k]: v for k in KEYS if (v := fields.get(f"{architecture}.{k}")) is not None}
-    config["model_type"] = "mixtral" if architecture == "llama" and config.get("num_experts") else TYPES[architecture]
+    config = _configuration(tables, fields)
     if "vocab_size" not in config and tokens is not None:
         config["vocab_size"] = len(tokens.data)
     if tensors:
@@ -67,6 +46,37 @@ def read_gguf(path: Path) -> tuple[dict[str, object], Stored]:
     elements, sizes = sum(n for n, _, _ in tensors.values()), sum(b for _, b, _ in tensors.values())
     kinds = tuple(sorted({k for _, _, k in tensors.values()}))
     return config, Stored(sizes, elements or None, kinds, f"{len(tensors)} tensors")
+
+
+def _configuration(tables: Tables, fields: Mapping[str, object]) -> dict[str, object]:
+    """Return what the formulas of a file's architecture make of its metadata."""
+    own = str(fields.get("general.architecture", ""))
+    # llama.cpp calls a Mixtral a llama
+    architecture = "mixtral" if own == "llama" and fields.get("llama.expert_count") else own
+    types = dict(tables["gguf_types"].iter_rows())
+    if architecture not in types:
+        raise CalcError(f"general.architecture: {own!r} cannot be imported from GGUF; {', '.join(types)} can")
+    values = {n.removeprefix(f"{own}.").replace(".", "__"): (n, v) for n, v in fields.items()}
+    rows = [r for r in tables["gguf_formulas"].iter_rows() if r[0] in ("*", architecture)]
+    config: dict[str, object] = {"model_type": types[architecture]}
+    for of, key, text in rows:
+        formula = parse(text)
+        value = value_of(formula, {n: _number(*values.get(n, (n, None))) for n in names(formula)}, key)
+        # null of a key of the architecture's own says something, too: the model has none
+        if value is not None or of == architecture:
+            config[key] = int(value) if isinstance(value, float) and value.is_integer() else value
+    return config
+
+
+def _number(name: str, value: object) -> pl.Series:
+    """Return a value of the metadata; a list of one value per layer must say the same of each."""
+    values = value if isinstance(value, list) else [value]
+    if len(set(map(str, values))) > 1:
+        raise CalcError(f"{name}: differs from layer to layer")
+    one = values[0] if values else None
+    if isinstance(one, bool) or not (one is None or isinstance(one, int | float)):
+        raise CalcError(f"{name}: {one!r} is not a number")
+    return pl.Series([one], dtype=pl.Float64)
 
 
 def _by_tensors(names: set[str]) -> dict[str, object]:
