@@ -232,7 +232,7 @@ class _Reader:
                 continue
             if key in defaults:
                 values[key] = defaults[key]
-                self.assumed[key] = defaults[key]
+                self.assumed[key] = _plain(defaults[key])
             elif not self.is_known and key in self.keys and self.keys[key].dtype == "boolean":
                 self.assumed[key] = False
 
@@ -265,6 +265,10 @@ def _nested(config: Mapping[str, object]) -> dict[str, object]:
         else:
             found[key] = value
     return found
+
+
+def _plain(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _matters(value: object) -> bool:
