@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import http.server
 import json
 import math
 import random
 import struct
+import threading
 from functools import cache
 from pathlib import Path
 
@@ -353,3 +355,50 @@ def test_bytes_are_an_object_or_an_error(content: bytes) -> None:
     """Whatever the bytes."""
     with contextlib.suppress(CalcError):
         assert isinstance(parse_config(content, "config.json"), dict)
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """One public model, as the hub serves it."""
+
+    def do_HEAD(self) -> None:
+        """Answer what the client asks before it downloads."""
+        self._answer()
+
+    def do_GET(self) -> None:
+        """Answer the file."""
+        self.wfile.write(self._answer())
+
+    def _answer(self) -> bytes:
+        known = self.path == "/owner/model/resolve/main/config.json"
+        content = json.dumps(LLAMA).encode() if known else b""
+        self.send_response(200 if known else 404)
+        for header, value in {
+            "ETag": '"1"', "X-Repo-Commit": "0" * 40, "Content-Length": str(len(content)),
+            **({} if known else {"X-Error-Code": "EntryNotFound" if "/owner/model/" in self.path else "RepoNotFound"}),
+        }.items():  # fmt: skip
+            self.send_header(header, value)
+        self.end_headers()
+        return content
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+def test_a_name_on_the_hub(tmp_path: Path, process: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a hub that is there, once; from the cache when it is gone; a message where there is neither."""
+    pytest.importorskip("huggingface_hub")
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    first = process("import", "owner/model")
+    assert first.returncode == 0 and f"parameters {LLAMA_COUNT}" in first.stdout.splitlines(), first.stderr
+    missing = process("import", "owner/other")
+    assert missing.returncode == 2 and "gated or unknown" in missing.stderr
+    server.shutdown()
+    server.server_close()
+    again = process("import", "owner/model")
+    assert again.returncode == 0 and f"parameters {LLAMA_COUNT}" in again.stdout.splitlines()
+    gone = process("import", "owner/other")
+    assert gone.returncode == 2 and "cannot be reached" in gone.stderr and len(gone.stderr.splitlines()) == 1

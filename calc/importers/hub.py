@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from pathlib import Path
 
 from calc.errors import CalcError
@@ -18,12 +19,21 @@ def download(name: str) -> Path:
     if not _is_hub_name(name):
         raise CalcError(f"{name!r}: there is no such file, and it is no name on the hub (OWNER/MODEL)")
     try:
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
         from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
     except ImportError as error:
         raise CalcError(f"{name!r}: there is no such file; to fetch it from the hub, {INSTALL}") from error
     try:
-        config = Path(hf_hub_download(name, "config.json", etag_timeout=10))
+        # asked once: the download itself tries again for half a minute where there is no network
+        get_hf_file_metadata(hf_hub_url(name, "config.json"), timeout=10)
+        is_reached = True
+    except HfHubHTTPError:
+        is_reached = True
+    except Exception:  # whatever the client underneath raises
+        is_reached = False
+    try:
+        fetch = partial(hf_hub_download, name, etag_timeout=10, local_files_only=not is_reached)
+        config = Path(fetch(filename="config.json"))
     except LocalEntryNotFoundError as error:
         raise CalcError(f"{name!r}: the hub cannot be reached; download config.json and import the file") from error
     except EntryNotFoundError as error:
@@ -35,7 +45,7 @@ def download(name: str) -> Path:
         raise CalcError(f"{name!r}: cannot be fetched from the hub ({str(error).splitlines()[0]})") from error
     # small models have no index
     with contextlib.suppress(EntryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError):
-        hf_hub_download(name, "model.safetensors.index.json", etag_timeout=10)
+        fetch(filename="model.safetensors.index.json")
     return config.parent
 
 
