@@ -17,8 +17,6 @@ OTHER_CLASS = {"xai-org/grok-1": 64 * 2 * 6144, "OrionStarAI/Orion-14B-Base": (2
 """Built from another class, with as many parameters fewer: Mixtral has two norms, not four; Llama no norm bias."""
 CACHED_OTHERWISE = {"tiiuae/falcon-40b"}
 """The reference copies the keys and values of 8 heads to 128 before it caches them."""
-ENCODERS = {"google-bert/bert-base-uncased", "google-bert/bert-large-uncased"}
-"""The reference runs them as decoders with a cache; an encoder has neither."""
 COUNTER = {"hardware_id": "nvidia_h100_sxm", "technique": "flop_counter"}
 
 
@@ -74,7 +72,7 @@ def test_operations_are_those_of_the_counter() -> None:
     close = (pl.col("ops") - pl.col("flops_total")).abs() <= 1e-9 * pl.col("flops_total")
     wrong = joined.filter(~close.fill_null(False)).select("model_id", "stage").unique()
     # the reference attends to one cached key in a decode step of RecurrentGemma
-    assert set(wrong.rows()) == {("google/recurrentgemma-2b", "decode"), *((m, "decode") for m in ENCODERS)}
+    assert set(wrong.rows()) == {("google/recurrentgemma-2b", "decode")}
 
 
 def test_operations_of_each_kind_are_those_of_the_counter() -> None:
@@ -98,8 +96,7 @@ def test_operations_of_each_kind_are_those_of_the_counter() -> None:
     joined = golden.join(found, on=[*keys, "kind"], how="full", coalesce=True)
     close = (pl.col("ours") - pl.col("flops")).abs() <= 1e-9 * pl.col("flops")
     wrong = set(joined.filter(~close.fill_null(False)).select("model_id", "stage", "kind").unique().rows())
-    encoders = {(m, "decode", k) for m in ENCODERS for k in ("linear", "product", "head")}
-    assert wrong == {("google/recurrentgemma-2b", "decode", "product")} | encoders
+    assert wrong == {("google/recurrentgemma-2b", "decode", "product")}
 
 
 def test_caches_are_those_of_the_implementations() -> None:
@@ -109,7 +106,7 @@ def test_caches_are_those_of_the_implementations() -> None:
     found = calc.evaluate(questions, by="serving").select("model_id", "elements", "kv_cache_bytes").collect()
     assert found.height == golden.height
     wrong = found.filter(pl.col("kv_cache_bytes") != 2 * pl.col("elements"))
-    assert set(wrong["model_id"]) == CACHED_OTHERWISE | ENCODERS
+    assert set(wrong["model_id"]) == CACHED_OTHERWISE
 
 
 def test_published_counts() -> None:
