@@ -31,7 +31,11 @@ SHOWN = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, or 2 with a message on standard error for a user's mistake."""
-    options = _parser().parse_args(arguments)
+    try:
+        options = _parser().parse_args(_readable(sys.argv[1:] if arguments is None else arguments))
+    except CalcError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     asked = {"CALC_DATA": options.data, "CALC_MODELS": getattr(options, "models", None)}
     try:
         with _environment({k: v for k, v in asked.items() if v}):
@@ -49,6 +53,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _readable(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments as argparse reads them; raises CalcError for one that is no text."""
+    found: list[str] = []
+    for argument in arguments:
+        try:
+            argument.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise CalcError(f"{argument!a}: an argument is not UTF-8") from error
+        # argparse takes what starts with a dash for an option, even where it is the value of one
+        if found and found[-1] == "--sort":
+            found[-1] = f"--sort={argument}"
+        else:
+            found.append(argument)
+    return found
 
 
 @contextmanager

@@ -187,13 +187,20 @@ def _write_row(imported: Imported, target: str) -> None:
 
 def _save(tables: Tables, imported: Imported, target: str) -> None:
     """Add the row to a file of models; a row of the same name is replaced."""
-    from calc.tables import read_rows
+    from calc.files import read_rows
 
     columns = [str(c["column_name"]) for c in tables.columns("models") if c["is_file"]]
-    rows = read_rows(Path(target)).to_dicts() if Path(target).exists() else []
-    rows = [r for r in rows if str(r.get("model_id", "")).lower() != str(imported.row["model_id"]).lower()]
-    rows.append({k: _plain(v) for k, v in imported.row.items()})
-    _write_rows(rows, columns, target)
+    path, model_id = Path(target), str(imported.row["model_id"]).lower()
+    before = read_rows(path) if path.exists() and path.stat().st_size else None
+    # checked before it is written: what is no table of models is some other work of the user's
+    tables.extended("models", before, path.name, first_line=2)
+    rows = before.to_dicts() if before is not None else []
+    kept = [r for r in rows if str(r["model_id"]).lower() != model_id]
+    _write_rows([*kept, {k: _plain(v) for k, v in imported.row.items()}], columns, target)
+    if len(kept) < len(rows):
+        print(f"warning {imported.row['model_id']!r} was there and has been replaced; --id gives another name")
+    elif model_id in tables["models"]["model_id"].str.to_lowercase():
+        print(f"warning {imported.row['model_id']!r} stands for the catalogue's own row now; --id gives another name")
     print(f"saved in {target}: use it with --models {target}")
 
 

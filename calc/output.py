@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,13 +59,15 @@ def writable(target: str | None, endings: Sequence[str]) -> None:
         raise CalcError(f"{target}: the folder {path.parent} does not exist")
     if path.is_dir():
         raise CalcError(f"{target}: is a folder")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise CalcError(f"{target}: cannot be written (Permission denied)")
 
 
 def write(frame: pl.DataFrame, target: str) -> None:
     """Write a frame to a file in the format of its ending; a file appears whole or not at all."""
     import polars as pl
 
-    path = Path(target)
+    path = Path(target).resolve()
     aside = path.with_name(f".{path.name}.part")
     try:
         if path.suffix.lower() == ".csv":

@@ -9,9 +9,10 @@ from functools import lru_cache
 from pathlib import Path
 
 from calc.errors import CalcError, DataError, SheetError, closest
+from calc.files import read_csv
 from calc.formula import FormulaError, Node, literal, name, number, parse
 from calc.patches import KEYS, Row, apply
-from calc.tables import Tables, read_csv
+from calc.tables import Tables
 
 CELL_FIELDS = ("formula", "unit", "label", "note", "source_id")
 AXES = ("instances", "rows", "inner", "cols", "pairs", "vector", "operands", "bias", "extra", "read", "held")

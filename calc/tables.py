@@ -6,10 +6,8 @@ the rules that span columns, each a sentence with a boolean formula. Loading rep
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +15,7 @@ from pathlib import Path
 import polars as pl
 
 from calc.errors import DataError, closest
+from calc.files import read_csv, read_rows
 from calc.formula import FormulaError, parse, to_sql
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -51,15 +50,16 @@ class Tables:
         """Compare by identity."""
         return self is other
 
-    def extended(self, table: str, rows: pl.DataFrame | None) -> Tables:
+    def extended(self, table: str, rows: pl.DataFrame | None, where: str = "", first_line: int = 1) -> Tables:
         """Return these tables with a caller's own rows in one of them, checked like a file.
 
-        A row whose key is already there replaces the one that came with the product. Columns that the caller
-        leaves out are empty; a missing required one raises DataError.
+        A row whose key is already there, in whatever case, replaces the one that came with the product, whose aliases
+        it takes over where it has none. Columns that the caller leaves out are empty; a missing required one raises
+        DataError. Messages call the rows ``where`` and number them from ``first_line``.
         """
         if rows is None:
             return self
-        where = f"{table} (your rows)"
+        where = where or f"{table} (your rows)"
         schema = self.columns(table)
         known = {str(c["column_name"]) for c in schema}
         violations = [
@@ -67,20 +67,30 @@ class Tables:
             for name in rows.columns
             if name not in known
         ]
+        single = [c for c in rows.columns if not (rows[c].dtype.is_nested() or rows[c].dtype in (pl.Binary, pl.Object))]
+        violations += [f"{where}, column {c}: holds more than one value a row" for c in rows.columns if c not in single]
         text = rows.select(
             (pl.col(c).cast(pl.String).str.to_lowercase() if rows[c].dtype == pl.Boolean else pl.col(c).cast(pl.String))
-            for c in rows.columns
+            for c in single
             if c in known
         )
-        frame = _typed(text, schema, where, violations, lines_start=1)
-        _check_keys(frame, schema, where, violations, 1)
+        frame = _typed(text, schema, where, violations, first_line)
+        _check_keys(frame, schema, where, violations, first_line)
         if violations:
             raise DataError(violations)
-        keys = [str(c["column_name"]) for c in schema if c["is_key"]]
-        kept = self.frames[table].join(frame, on=keys, how="anti")
+        keys = [pl.col(str(c["column_name"])).cast(pl.String).str.to_lowercase() for c in schema if c["is_key"]]
+        kept = self.frames[table].join(frame, on=keys, how="anti", maintain_order="left")
+        if "aliases" in known:
+            frame = frame.join(self.frames[table].select(*keys, before="aliases"), on=keys, how="left")
+            frame = frame.with_columns(pl.coalesce("aliases", "before").alias("aliases")).select(kept.columns)
         merged = {**self.frames, table: pl.concat([kept, frame])}
-        _check_references(self.dictionary, {table: merged[table]}, merged, violations)
-        _check_rules(merged, {table}, violations)
+
+        def place(_: str, index: int) -> str:
+            return f"{where}, row {index - kept.height + first_line}"
+
+        _check_references(self.dictionary, {table: merged[table]}, merged, violations, place)
+        _check_rules(merged, {table}, violations, place)
+        _check_aliases({table: merged[table]}, violations, place)
         if violations:
             raise DataError(violations)
         return replace(self, frames=merged)
@@ -119,32 +129,7 @@ def _changed(path: Path) -> int:
 
 @lru_cache(maxsize=16)
 def _with_models(tables: Tables, path: Path, _stamp: object) -> Tables:
-    try:
-        return tables.extended("models", read_rows(path))
-    except DataError as error:
-        raise DataError([v.replace("models (your rows)", path.name) for v in error.violations]) from error
-
-
-def read_rows(path: Path) -> pl.DataFrame:
-    """Return a user's rows from a .csv, .json or .parquet file; raises DataError for a file that has none."""
-    ending = path.suffix.lower()
-    violations: list[str] = []
-    frame: pl.DataFrame | None = None
-    try:
-        if ending == ".csv":
-            frame = read_csv(path, violations)
-        elif ending == ".json":
-            found = json.loads(path.read_text(encoding="utf-8"))
-            frame = pl.DataFrame(found if isinstance(found, list) else [found], infer_schema_length=None)
-        elif ending == ".parquet":
-            frame = pl.read_parquet(path)
-        else:
-            violations.append(f"{path.name}: cannot be read; use .csv, .json or .parquet")
-    except (OSError, ValueError, TypeError, RecursionError, pl.exceptions.PolarsError) as error:
-        violations.append(f"{path.name}: cannot be read ({str(error).splitlines()[0]})")
-    if violations or frame is None:
-        raise DataError(violations or [f"{path.name}: has no rows"])
-    return frame
+    return tables.extended("models", read_rows(path), path.name, 2 if path.suffix.lower() == ".csv" else 1)
 
 
 def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
@@ -192,45 +177,6 @@ def _load(folder: Path, _stamp: object) -> Tables:
     if violations:
         raise DataError(violations)
     return Tables(folder, frames, dictionary)
-
-
-def read_csv(path: Path, violations: list[str], folder: str = "") -> pl.DataFrame | None:
-    """Return a CSV's fields as text, or None after noting why it cannot be read; messages name ``folder`` too."""
-    where = f"{folder}{path.name}"
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        violations.append(f"{where}: cannot be read ({error.strerror})")
-        return None
-    problem = None
-    if content.startswith(b"\xef\xbb\xbf"):
-        problem = "starts with a byte-order mark; save it as UTF-8 without BOM"
-    elif b"\r" in content:
-        problem = "has Windows line ends (CRLF); save it with LF line ends"
-    elif not content.strip():
-        problem = "is empty; it needs at least its header row"
-    if problem is None:
-        try:
-            rows = list(csv.reader(io.StringIO(content.decode("utf-8")), strict=True))
-        except UnicodeDecodeError as error:
-            problem = f"is not UTF-8 at byte {error.start}; save it as UTF-8"
-        except csv.Error as error:
-            problem = f"is not a CSV file: {error}"
-    if problem is not None:
-        violations.append(f"{where}: {problem}")
-        return None
-    header, *body = rows
-    for line, row in enumerate(body, start=2):
-        if len(row) != len(header):
-            violations.append(f"{where}, row {line}: has {len(row)} fields, the header has {len(header)}")
-            return None
-    if len(set(header)) < len(header):
-        violations.append(f"{where}: the header names a column twice")
-        return None
-    columns = list(zip(*body, strict=True)) if body else [()] * len(header)
-    return pl.DataFrame(
-        {n: list(v) for n, v in zip(header, columns, strict=True)}, schema=dict.fromkeys(header, pl.String)
-    )
 
 
 def _dictionary(folder: Path, violations: list[str]) -> pl.DataFrame:
@@ -321,6 +267,12 @@ def _check_keys(
         return
     seen: dict[tuple[object, ...], int] = {}
     for line, row in enumerate(frame.select(keys).iter_rows(), start=lines_start):
+        for value in row:
+            if str(value) != str(value).strip() or not str(value).isprintable():
+                violations.append(
+                    f"{where}, row {line}, column {', '.join(keys)}: {value!r} has space around it, or a sign that "
+                    "cannot be printed"
+                )
         folded = tuple(str(v).lower() for v in row)
         if folded in seen:
             violations.append(
@@ -330,8 +282,16 @@ def _check_keys(
         seen.setdefault(folded, line)
 
 
+def _in_file(table: str, index: int) -> str:
+    return f"{table}.csv, row {index + 2}"
+
+
 def _check_references(
-    dictionary: pl.DataFrame, checked: dict[str, pl.DataFrame], frames: dict[str, pl.DataFrame], violations: list[str]
+    dictionary: pl.DataFrame,
+    checked: dict[str, pl.DataFrame],
+    frames: dict[str, pl.DataFrame],
+    violations: list[str],
+    place: Callable[[str, int], str] = _in_file,
 ) -> None:
     for row in dictionary.filter(pl.col("refers_to").is_not_null() & pl.col("is_file")).iter_rows(named=True):
         table, column = row["table_name"], row["column_name"]
@@ -339,14 +299,19 @@ def _check_references(
         if table not in checked or target not in frames:
             continue
         known = set(frames[target][key].to_list())
-        for line, value in enumerate(checked[table][column].to_list(), start=2):
+        for index, value in enumerate(checked[table][column].to_list()):
             if value is not None and value not in known:
                 violations.append(
-                    f"{table}.csv, row {line}, column {column}: {value!r} is not in {target}.csv{closest(value, known)}"
+                    f"{place(table, index)}, column {column}: {value!r} is not in {target}.csv{closest(value, known)}"
                 )
 
 
-def _check_rules(frames: dict[str, pl.DataFrame], checked: set[str], violations: list[str]) -> None:
+def _check_rules(
+    frames: dict[str, pl.DataFrame],
+    checked: set[str],
+    violations: list[str],
+    place: Callable[[str, int], str] = _in_file,
+) -> None:
     for line, rule in enumerate(frames["rules"].iter_rows(named=True), start=2):
         table = rule["table_name"]
         if table not in checked or table not in frames:
@@ -362,7 +327,7 @@ def _check_rules(frames: dict[str, pl.DataFrame], checked: set[str], violations:
         columns = [c for c in frames[table].columns if c in rule["formula"]]
         for index in (kept == False).arg_true().to_list():  # noqa: E712
             values = ", ".join(f"{c} {frames[table][c][index]}" for c in columns)
-            violations.append(f"{table}.csv, row {index + 2}: {rule['rule']}; here {values}")
+            violations.append(f"{place(table, index)}: {rule['rule']}; here {values}")
 
 
 def _check_parameters(frames: dict[str, pl.DataFrame], dictionary: pl.DataFrame, violations: list[str]) -> None:
@@ -375,14 +340,18 @@ def _check_parameters(frames: dict[str, pl.DataFrame], dictionary: pl.DataFrame,
         taken.setdefault(name, "a parameter")
 
 
-def _check_aliases(frames: dict[str, pl.DataFrame], violations: list[str]) -> None:
+def _check_aliases(
+    frames: dict[str, pl.DataFrame], violations: list[str], place: Callable[[str, int], str] = _in_file
+) -> None:
     for table, key in (("models", "model_id"), ("hardware", "hardware_id")):
         seen: dict[str, str] = {}
-        for line, row in enumerate(frames[table].select(key, "aliases").iter_rows(), start=2):
+        rows = frames[table].select(key, "aliases").iter_rows() if table in frames else ()
+        for index, row in enumerate(rows):
             for spelled in spellings(*row):
                 if seen.setdefault(spelled, row[0]) != row[0]:
+                    column = key if spelled in spellings(row[0], None) else "aliases"
                     violations.append(
-                        f"{table}.csv, row {line}, column aliases: {spelled!r} already means {seen[spelled]}"
+                        f"{place(table, index)}, column {column}: {spelled!r} already means {seen[spelled]}"
                     )
 
 

@@ -8,7 +8,6 @@ import http.server
 import json
 import math
 import random
-import struct
 import threading
 from functools import cache
 from pathlib import Path
@@ -21,7 +20,7 @@ from hypothesis import strategies as st
 
 import calc
 from calc.errors import CalcError
-from calc.importers import import_model, parse_config
+from calc.importers import parse_config
 from calc.importers.config import Imported, import_config
 from calc.tables import load
 
@@ -167,16 +166,30 @@ def test_what_cannot_be_is_refused_by_name(change: dict[str, object], named: str
         imported({**LLAMA, **change})
 
 
+def compressed(weights: object, activations: object = None, kv_cache: object = None) -> dict[str, object]:
+    """Return the quantization that llm-compressor writes of one group of layers."""
+    group = {"weights": weights, "input_activations": activations}
+    return {"quant_method": "compressed-tensors", "config_groups": {"group_0": group}, "kv_cache_scheme": kv_cache}
+
+
 @pytest.mark.parametrize(
     ("given", "precision"),
     [
         ({"quant_method": "awq", "bits": 4, "group_size": 128}, "w4a16kv16_g128"),
         ({"quant_method": "gptq", "bits": 8}, "w8a16kv16"),
+        ({"quant_method": "gptq", "bits": 4}, "w4a16kv16_g128"),
         ({"quant_method": "fp8"}, "fp8_kv16"),
         ({"quant_method": "mxfp4"}, "mxfp4_experts"),
         ({"load_in_4bit": True, "quant_method": "bitsandbytes"}, "w4a16kv16"),
         ({"quant_method": "compressed-tensors", "config_groups": {"group_0": {"weights": {"num_bits": 4}}}},
          "w4a16kv16_g128"),
+        (compressed({"num_bits": 8, "type": "float"}, {"num_bits": 8, "type": "float"}), "fp8_kv16"),
+        (compressed({"num_bits": 8, "type": "float"}, {"num_bits": 8}, {"num_bits": 8}), "fp8"),
+        (compressed({"num_bits": 8, "type": "int"}), "w8a16kv16"),
+        (compressed({"num_bits": 8, "type": "int"}, {"num_bits": 8}), "w8a8kv16"),
+        ({"quant_method": "hqq", "quant_config": {"weight_quant_params": {"nbits": 4}}}, "w4a16kv16"),
+        ({"quant_method": "torchao", "quant_type": "int8_weight_only"}, "w8a16kv16"),
+        ({"quant_method": "torchao", "quant_type": {"default": {"_type": "Int4WeightOnlyConfig"}}}, "w4a16kv16"),
     ],
 )  # fmt: skip
 def test_quantization_gives_the_precision(given: dict[str, object], precision: str) -> None:
@@ -184,125 +197,50 @@ def test_quantization_gives_the_precision(given: dict[str, object], precision: s
     assert imported({**LLAMA, "quantization_config": given}).precision == precision
 
 
-def test_an_unknown_quantization_is_a_warning() -> None:
-    """The row stands; the precision is the user's to choose."""
-    found = imported({**LLAMA, "quantization_config": {"quant_method": "magic", "bits": 3}})
-    assert found.precision is None and "magic" in found.warnings[-1]
-
-
-def test_the_command_prints_the_count_and_saves_the_row(tmp_path: Path, run: Run) -> None:
-    """`import` prints `parameters N` on a line of its own; the saved row serves every command."""
-    config, saved, row = tmp_path / "config.json", tmp_path / "own.csv", tmp_path / "row.json"
-    config.write_text(json.dumps(LLAMA))
-    done = run("import", str(config), "--id", "me/mine", "--save", str(saved), "--output", str(row))
-    assert done.returncode == 0, done.stderr
-    assert f"parameters {LLAMA_COUNT}" in done.stdout.splitlines()
-    assert "assumed attention_bias = false" in done.stdout
-    assert json.loads(row.read_text())["n_layers"] == 32
-    done = run("analyze", "me/mine", "h100", "--by", "stage", "--models", str(saved))
-    assert done.returncode == 0, done.stderr
-    done = run("describe", "me/mine", "--models", str(saved))
-    assert done.returncode == 0 and f"parameters {LLAMA_COUNT}" in done.stdout.splitlines()
-    assert "me/mine" in run("models", "--like", "me/mine", "--models", str(saved)).stdout
-    assert run("import", str(config), "--id", "me/mine", "--save", str(saved)).returncode == 0
-    assert pl.read_csv(saved).height == 1
-
-
-def test_a_folder_with_safetensors_gives_stored_bytes(tmp_path: Path) -> None:
-    """Headers alone are read: bytes, elements and formats of every tensor."""
-    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
-    header = json.dumps({
-        "__metadata__": {"format": "pt"},
-        "a": {"dtype": "BF16", "shape": [3, 5], "data_offsets": [0, 30]},
-        "b": {"dtype": "F32", "shape": [], "data_offsets": [30, 34]},
-    }).encode()  # fmt: skip
-    (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(34))
-    stored = import_model(load(), tmp_path).stored
-    assert stored is not None
-    assert (stored.n_bytes, stored.n_elements, stored.dtypes) == (34, 16, ("BF16", "F32"))
-    (tmp_path / "model.safetensors").unlink()
-    index = {"metadata": {"total_size": 16060522496}, "weight_map": {}}
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    again = import_model(load(), tmp_path).stored
-    assert again is not None and again.n_bytes == 2 * LLAMA_COUNT
-
-
-@pytest.mark.parametrize("content", [b"", b"1234567", b"\xff" * 64, struct.pack("<Q", 10) + b"not json!!"])
-def test_a_broken_safetensors_file_is_named(tmp_path: Path, content: bytes) -> None:
-    """Never a traceback."""
-    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
-    (tmp_path / "model.safetensors").write_bytes(content)
-    with pytest.raises(CalcError, match=r"model\.safetensors"):
-        import_model(load(), tmp_path)
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"quant_method": "magic", "bits": 3},
+        {"quant_method": "gptq"},
+        {"quant_method": "awq", "bits": 4, "group_size": 64},
+        {"quant_method": "torchao"},
+        compressed({"num_bits": 4, "type": "float", "group_size": 16}, {"num_bits": 4}),
+        {"quant_method": "compressed-tensors", "config_groups": {
+            "a": {"weights": {"num_bits": 4, "type": "int"}}, "b": {"weights": {"num_bits": 8, "type": "int"}}}},
+    ],
+)  # fmt: skip
+def test_an_unknown_quantization_is_a_warning(given: dict[str, object]) -> None:
+    """The row stands; the precision is the user's to choose: a near one would be wrong."""
+    found = imported({**LLAMA, "quantization_config": given})
+    assert found.precision is None and str(given["quant_method"]) in found.warnings[-1]
 
 
 @pytest.mark.parametrize(
-    ("model", "architecture", "sizes"),
-    [
-        ("mistralai/Mixtral-8x7B-v0.1", "llama", {
-            "block_count": 32, "embedding_length": 4096, "feed_forward_length": 14336, "attention.head_count": 32,
-            "attention.head_count_kv": 8, "context_length": 32768, "expert_count": 8, "expert_used_count": 2,
-            "vocab_size": 32000, "rope.dimension_count": 128}),
-        ("deepseek-ai/DeepSeek-V2-Lite", "deepseek2", {
-            "block_count": 27, "embedding_length": 2048, "feed_forward_length": 10944, "attention.head_count": 16,
-            "attention.head_count_kv": 1, "context_length": 163840, "attention.kv_lora_rank": 512,
-            "attention.key_length": 576, "attention.value_length": 512, "attention.key_length_mla": 192,
-            "attention.value_length_mla": 128, "rope.dimension_count": 64, "expert_count": 64, "expert_used_count": 6,
-            "expert_shared_count": 2, "expert_feed_forward_length": 1408, "leading_dense_block_count": 1,
-            "vocab_size": 102400}),
-        ("Qwen/Qwen3-30B-A3B", "qwen3moe", {
-            "block_count": 48, "embedding_length": 2048, "feed_forward_length": 6144, "attention.head_count": 32,
-            "attention.head_count_kv": 4, "attention.key_length": 128, "context_length": 40960, "expert_count": 128,
-            "expert_used_count": 8, "expert_feed_forward_length": 768, "vocab_size": 151936}),
-    ],
+    ("classes", "has_head"),
+    [(["LlamaForCausalLM"], True), (["LlamaModel"], False), (["LlamaForSequenceClassification"], False),
+     (["ChatGLMModel"], True), (["GPT2LMHeadModel"], True), (["MistralModel", "MistralForCausalLM"], True),
+     ([], True), (None, True)],
 )  # fmt: skip
-def test_gguf_metadata_of_known_models(tmp_path: Path, model: str, architecture: str, sizes: dict[str, int]) -> None:
-    """What llama.cpp writes of a published model gives the model's row."""
-    gguf = pytest.importorskip("gguf")
-    path = tmp_path / "model.gguf"
-    writer = gguf.GGUFWriter(path, architecture)
-    for key, value in sizes.items():
-        writer.add_uint32(f"{architecture}.{key}", value)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.close()
-    assert counts([import_model(load(), path)]) == [catalogue()[model]]
+def test_a_model_without_a_head_is_counted_without(classes: list[str] | None, has_head: bool) -> None:
+    """An embedding model's files hold no head, whatever its configuration says of the tie."""
+    found = imported({**LLAMA, "architectures": classes})
+    assert counts([found]) == [LLAMA_COUNT - (0 if has_head else 128256 * 4096)]
+    assert bool(found.warnings) is not has_head and not found.ignored
 
 
-def test_gguf(tmp_path: Path) -> None:
-    """A file written with llama.cpp's own package: its keys become a row, its tensors the stored count."""
-    gguf = pytest.importorskip("gguf")
-    import numpy as np
-
-    path = tmp_path / "tiny.gguf"
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_block_count(2)
-    writer.add_context_length(128)
-    writer.add_embedding_length(64)
-    writer.add_feed_forward_length(96)
-    writer.add_head_count(4)
-    writer.add_head_count_kv(2)
-    writer.add_vocab_size(100)
-    writer.add_tensor("token_embd.weight", np.zeros((100, 64), dtype=np.float16))
-    writer.add_tensor("output.weight", np.zeros((100, 64), dtype=np.float16))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    found = import_model(load(), path)
-    h, layer = 64, 64 * 64 * 2 + 2 * 64 * 32 + 3 * 64 * 96 + 2 * 64
-    assert counts([found]) == [2 * 100 * h + 2 * layer + h]
-    assert found.stored is not None and found.stored.n_elements == 2 * 100 * 64
-    broken = tmp_path / "broken.gguf"
-    broken.write_bytes(path.read_bytes()[:40])
-    with pytest.raises(CalcError, match=r"broken\.gguf"):
-        import_model(load(), broken)
+@pytest.mark.parametrize(
+    ("model_type", "tower"), [("llava", "siglip_vision_model"), ("llava", "pixtral"), ("mistral3", "siglip")]
+)
+def test_another_tower_than_the_described_one_is_refused(model_type: str, tower: str) -> None:
+    """Its blocks differ: its sizes in the described tower's formulas would be a wrong count."""
+    with pytest.raises(CalcError, match=rf"vision_config\.model_type: '{tower}'"):
+        imported({"model_type": model_type, "text_config": LLAMA, "vision_config": {"model_type": tower}})
 
 
 @pytest.mark.parametrize(
     "content",
     [b"", b"[]", b"5", b"null", b"{", b"\xff\xfe", b'{"model_type": "llama"', b"[" * 100_000, b'{"a":' * 50_000,
-     b"x" * 10_000_000, b'{"model_type": "llama", "hidden_size": ' + b"9" * 6000 + b"}"],
+     b'{"model_type": "llama\\ud800"}', b"x" * 10_000_000, b'{"model_type": "llama", "hidden_size": ' + b"9" * 6000 + b"}"],
 )  # fmt: skip
 def test_junk_is_refused(tmp_path: Path, run: Run, content: bytes) -> None:
     """Ten megabytes of it, nested deeply, cut off: a message, never a traceback."""
@@ -313,7 +251,9 @@ def test_junk_is_refused(tmp_path: Path, run: Run, content: bytes) -> None:
     assert "Traceback" not in done.stderr and len(done.stderr) < 500
 
 
-@pytest.mark.parametrize("source", ["nowhere.json", "no/such/folder/config.json", "nothing", "a/b/c", "-", "\0"])
+@pytest.mark.parametrize(
+    "source", ["nowhere.json", "no/such/folder/config.json", "nothing", "a/b/c", "-", "\0", "/dev/zero", "\udcff"]
+)
 def test_what_is_not_there(run: Run, source: str) -> None:
     """A file that does not exist, or a name that is none."""
     done = run("import", source)

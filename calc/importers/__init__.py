@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from calc.errors import CalcError
+from calc.files import read_bytes, read_json
 from calc.importers.config import Imported, import_config
 from calc.tables import Tables
 
@@ -32,7 +32,11 @@ def import_model(tables: Tables, target: str | os.PathLike[str], model_id: str |
 
         config = read_config(path / "config.json")
         imported = import_config(tables, config, model_id or model_name(config, path.resolve().name), SOURCE)
-        imported.stored = stored(path)
+        try:
+            imported.stored = stored(path)
+        except CalcError as error:
+            # the row is the configuration's: weights that cannot be read only leave it without its cross-check
+            imported.warnings.append(str(error))
         return imported
     if path.suffix.lower() == ".gguf":
         from calc.importers.gguf import read_gguf
@@ -50,27 +54,21 @@ def import_model(tables: Tables, target: str | os.PathLike[str], model_id: str |
     return import_model(tables, folder, model_id or str(target))
 
 
-def read_config(path: Path) -> dict[str, object]:
-    """Return a configuration file's object; raises CalcError for what is no JSON object."""
+def read_config(path: Path, largest: int = LARGEST_BYTES) -> dict[str, object]:
+    """Return a JSON file's object; raises CalcError for what is none, or has more than ``largest`` bytes."""
     try:
-        if path.stat().st_size > LARGEST_BYTES:
-            raise CalcError(f"{path.name}: has {path.stat().st_size:,} bytes; no configuration is that large")
-        return parse_config(path.read_bytes(), path.name)
+        content = read_bytes(path, largest)
     except OSError as error:
         raise CalcError(f"{path}: cannot be read ({error.strerror or error})") from error
+    return parse_config(content, path.name)
 
 
 def parse_config(content: bytes, name: str) -> dict[str, object]:
     """Return the object that a JSON text holds; raises CalcError where it holds none."""
     try:
-        found = json.loads(content.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise CalcError(f"{name}: is not UTF-8 at byte {error.start}") from error
-    except (json.JSONDecodeError, RecursionError) as error:
-        reason = "nests too deeply" if isinstance(error, RecursionError) else f"is not JSON: {error}"
-        raise CalcError(f"{name}: {reason}") from error
+        found = read_json(content)
     except ValueError as error:
-        raise CalcError(f"{name}: holds a number that is too long ({error})") from error
+        raise CalcError(f"{name}: {error}") from error
     if not isinstance(found, dict):
         raise CalcError(f"{name}: holds {type(found).__name__}, not the object that a configuration is")
     return found
@@ -80,8 +78,9 @@ def model_name(config: Mapping[str, object], fallback: str) -> str:
     """Return the name that a configuration gives its model, where it gives one that is no local path."""
     for key in ("_model_id", "_name_or_path"):
         given = config.get(key)
-        if isinstance(given, str) and given.strip() and not given.startswith((".", "/", "~")) and len(given) < 200:
-            return given.strip()
+        name = given.strip() if isinstance(given, str) else ""
+        if name and name.isprintable() and not name.startswith((".", "/", "~")) and len(name) < 200:
+            return name
     return fallback
 
 

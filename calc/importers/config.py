@@ -19,7 +19,7 @@ import polars as pl
 from calc.errors import CalcError, DataError, closest_names
 from calc.expressions import value_of
 from calc.formula import Node, names, parse
-from calc.importers.flat import Key, flatten
+from calc.importers.flat import Key, flatten, short
 from calc.importers.precision import precision_of
 from calc.importers.safetensors import Stored
 from calc.tables import DTYPES, Tables
@@ -27,6 +27,10 @@ from calc.tables import DTYPES, Tables
 ROOT = "decoder"
 UNKNOWN = "?"
 """Stands for every model type that is not known, in the table of rules."""
+HEADLESS = re.compile(r"(?<!Head)Model$|Classification$|QuestionAnswering$")
+"""Classes without a language-model head: transformers' bare models and those with a head of another kind."""
+WITH_HEAD = ("ChatGLMModel",)
+"""Classes that are named like bare models, but have a head."""
 NEEDED = (
     "num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads",
     "vocab_size", "tie_word_embeddings",
@@ -151,6 +155,10 @@ class _Reader:
         self.given = flatten(self.spelled, self.keys)
         self.shape = model_type if self.is_known else self._template()
         self.formulas = _formulas(tables, self.shape)
+        if self.spelled["is_headless"] and "has_no_head" in self.formulas:
+            self.warnings.append(
+                f"architectures: {config['architectures']} has no language-model head: none is counted"
+            )
 
     def columns(self) -> dict[str, object]:
         """Return the value of every column that the model type's formulas give."""
@@ -158,7 +166,13 @@ class _Reader:
         values = {k: v for k, v in self.given.items() if k in read or k in self._rule_keys()}
         self._add_defaults(values, read | self._rule_keys())
         self._check_rules(values)
-        return {c: self._value(f, values, c) for c, f in self.formulas.items()}
+        found = {c: self._value(f, values, c) for c, f in self.formulas.items()}
+        required = {str(c["column_name"]) for c in self.tables.columns("models") if c["is_required"]}
+        for column in [c for c in found if c in required and found[c] is None]:
+            empty = sorted(n for n in names(self.formulas[column]) if values.get(n) is None)
+            if empty:
+                raise CalcError(f"{empty[0]}: is null or missing; without it {column} is not known")
+        return found
 
     def ignored(self) -> list[str]:
         """Return the keys that could matter for another model type and that this one does not read."""
@@ -179,8 +193,8 @@ class _Reader:
                 raise CalcError(f"{key}: is {config[key]!r}, but {means} is {config[means]!r}; they mean the same")
             config[means] = config[key]
         architectures = config.get("architectures")
-        if isinstance(architectures, list) and architectures and all(isinstance(a, str) for a in architectures):
-            config["is_headless"] = not any("LM" in a or "PreTraining" in a for a in architectures)
+        classes = [str(a) for a in architectures] if isinstance(architectures, list) else []
+        config["is_headless"] = bool(classes) and all(HEADLESS.search(c) and c not in WITH_HEAD for c in classes)
         return config
 
     def _kin(self) -> list[str]:
@@ -239,8 +253,8 @@ class _Reader:
     def _check_rules(self, values: Mapping[str, object]) -> None:
         for _, key, formula, rule in self._rules():
             if self._value(parse(formula), values, key) is False:
-                given = self.config.get(key)
-                raise CalcError(f"{key}: {given!r} stands in the way: the sheets can hold this model only where {rule}")
+                named, given = key.replace("__", "."), short(self.spelled.get(key))
+                raise CalcError(f"{named}: {given} stands in the way: the sheets can hold this model only where {rule}")
 
     def _rule_keys(self) -> set[str]:
         return {n for _, _, f, _ in self._rules() for n in names(parse(f))}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -26,15 +27,29 @@ def read_gguf(tables: Tables, path: Path) -> tuple[dict[str, object], Stored]:
         import gguf
     except ImportError as error:
         raise CalcError(f"{path.name}: reading GGUF needs the package gguf: {INSTALL}") from error
-    if not path.exists():
+    if not path.is_file():
         raise CalcError(f"{path}: there is no such file")
+
+    class Reader(gguf.GGUFReader):
+        """Refuses an array that says it is longer than its file, which would be walked through for hours."""
+
+        def _get_field_parts(self, orig_offs: int, raw_type: int) -> Any:
+            if raw_type == gguf.GGUFValueType.ARRAY and int(self._get(orig_offs + 4, "u8")[0]) > self.data.nbytes:
+                raise ValueError("an array is longer than the file")
+            return super()._get_field_parts(orig_offs, raw_type)
+
     try:
-        reader = gguf.GGUFReader(path)
+        reader = Reader(path)
         fields = {name: f.contents() for name, f in reader.fields.items() if not name.startswith("tokenizer.")}
         tokens = reader.fields.get("tokenizer.ggml.tokens")
         tensors = {t.name: (math.prod(map(int, t.shape)), int(t.n_bytes), t.tensor_type.name) for t in reader.tensors}
     except Exception as error:  # the reader raises whatever a broken file makes it stumble over
         raise CalcError(f"{path.name}: is no GGUF file that can be read ({str(error).splitlines()[0]})") from error
+    parts = fields.get("split.count")
+    if isinstance(parts, int) and parts > 1:
+        raise CalcError(
+            f"{path.name}: is one of {parts} parts of a model; put them together first: llama-gguf-split --merge"
+        )
     config = _configuration(tables, fields)
     if "vocab_size" not in config and tokens is not None:
         config["vocab_size"] = len(tokens.data)

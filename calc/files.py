@@ -1,0 +1,108 @@
+"""Files that people give: tables of text from CSV, rows of a user's own, JSON that cannot hurt."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import stat
+from pathlib import Path
+
+import polars as pl
+
+from calc.errors import DataError
+
+
+def read_bytes(path: Path, largest: int | None = None) -> bytes:
+    """Return a regular file's content; raises OSError for what is none, or has more than ``largest`` bytes."""
+    status = path.stat()
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        raise OSError(None, "is no regular file")
+    if largest is not None and status.st_size > largest:
+        raise OSError(None, f"has {status.st_size:,} bytes, more than such a file can have")
+    return path.read_bytes()
+
+
+def read_csv(path: Path, violations: list[str], folder: str = "") -> pl.DataFrame | None:
+    """Return a CSV's fields as text, or None after noting why it cannot be read; messages name ``folder`` too."""
+    where = f"{folder}{path.name}"
+    try:
+        content = read_bytes(path)
+    except OSError as error:
+        violations.append(f"{where}: cannot be read ({error.strerror})")
+        return None
+    problem = None
+    if content.startswith(b"\xef\xbb\xbf"):
+        problem = "starts with a byte-order mark; save it as UTF-8 without BOM"
+    elif b"\r" in content:
+        problem = "has Windows line ends (CRLF); save it with LF line ends"
+    elif not content.strip():
+        problem = "is empty; it needs at least its header row"
+    if problem is None:
+        try:
+            rows = list(csv.reader(io.StringIO(content.decode("utf-8")), strict=True))
+        except UnicodeDecodeError as error:
+            problem = f"is not UTF-8 at byte {error.start}; save it as UTF-8"
+        except csv.Error as error:
+            problem = f"is not a CSV file: {error}"
+    if problem is not None:
+        violations.append(f"{where}: {problem}")
+        return None
+    header, *body = rows
+    for line, row in enumerate(body, start=2):
+        if len(row) != len(header):
+            violations.append(f"{where}, row {line}: has {len(row)} fields, the header has {len(header)}")
+            return None
+    if len(set(header)) < len(header):
+        violations.append(f"{where}: the header names a column twice")
+        return None
+    columns = list(zip(*body, strict=True)) if body else [()] * len(header)
+    return pl.DataFrame(
+        {n: list(v) for n, v in zip(header, columns, strict=True)}, schema=dict.fromkeys(header, pl.String)
+    )
+
+
+def read_rows(path: Path) -> pl.DataFrame:
+    """Return a user's rows from a .csv, .json or .parquet file; raises DataError for a file that has none."""
+    ending = path.suffix.lower()
+    violations: list[str] = []
+    frame: pl.DataFrame | None = None
+    try:
+        if ending == ".csv":
+            frame = read_csv(path, violations)
+        elif ending == ".json":
+            found = read_json(read_bytes(path))
+            listed = found if isinstance(found, list) else [found]
+            if not listed or not all(isinstance(row, dict) and row for row in listed):
+                raise ValueError("it holds no rows: an object each, or a list of them")
+            frame = pl.DataFrame(listed, infer_schema_length=None)
+        elif ending == ".parquet":
+            frame = pl.read_parquet(io.BytesIO(read_bytes(path)))
+        else:
+            violations.append(f"{path.name}: cannot be read; use .csv, .json or .parquet")
+    except (OSError, ValueError, TypeError, pl.exceptions.PolarsError) as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        violations.append(f"{path.name}: cannot be read ({reason})")
+    if violations or frame is None:
+        raise DataError(violations or [f"{path.name}: has no rows"])
+    return frame
+
+
+def read_json(content: bytes) -> object:
+    """Return what a JSON text holds; a number of many digits becomes a float. Raises ValueError for what is none."""
+    try:
+        text = content.decode("utf-8-sig")
+        found = json.loads(text, parse_int=lambda digits: int(digits) if len(digits) < 18 else float(digits))
+        # a lone surrogate can be escaped in JSON, but is no character that could be printed
+        if re.search(r"\\u[dD][89a-fA-F]", text):
+            json.dumps(found, ensure_ascii=False).encode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"is not UTF-8 at byte {error.start}") from error
+    except UnicodeEncodeError as error:
+        raise ValueError("holds half a character, an unpaired surrogate") from error
+    except RecursionError as error:
+        raise ValueError("nests too deeply") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"is not JSON: {error}") from error
+    return found
