@@ -19,10 +19,10 @@ import polars as pl
 from calc.errors import CalcError
 from calc.formula import Node, to_sql
 from calc.program import GRAINS, LABELS, Column, Program, ResultRow, by_level, result_scope
-from calc.questions import CONFIGURATION, DEVICE, FORMATS, ROW, Questions, scenario_columns
+from calc.questions import CONFIGURATION, DEVICE, ROW, Questions, scenario_columns
 from calc.results import Programs, compiled, result_columns
 from calc.sheet import fact_columns, load_sheet, sheet_names
-from calc.tables import ROOT, Tables
+from calc.tables import FORMATS, ROOT, Tables
 
 SQL_TYPES = {"number": "double", "boolean": "boolean", "text": "varchar"}
 QUESTIONS = "__questions"
@@ -204,8 +204,9 @@ def sheet_query(tables: Tables, title: str, by: str) -> str:
         if rule["dtype"] == "number":
             default = defaults.get(column, parameters.get(column, rule["minimum"]))
             filled.append(f'coalesce(s."{column}", {default:g}) as "{column}"')
-    weights = {"expert_format": "lower(s.weight_format), "}
-    roles = ", ".join(f"coalesce(lower(s.{r}), {weights.get(r, '')}p.{r}, p.weight_format) as {r}" for r in FORMATS)
+    weights = {"expert_format": ["lower(s.weight_format)", "p.expert_format", "p.weight_format"]}
+    chosen = {r: [f"lower(s.{r})", *weights.get(r, [f"p.{r}"])] for r in FORMATS}
+    roles = ", ".join(f"coalesce({', '.join(of)}) as {role}" for role, of in chosen.items())
     questions = f"""asked as (
 select * from __scenario_columns union all by name select * from query_table(scenario_table)),
 {QUESTIONS} as (

@@ -282,9 +282,11 @@ class _Facts:
         if table == "scenarios":
             file, where = "", "asked"
         elif table == "formats":
-            where = str(self.row[given.partition("_")[0] + "_format"])
-            rows = self.tables[table].filter(pl.col("format_id") == where)
-            source = self.source(rows["source_id"][0])
+            # a precision need not name every format
+            named = self.row[given.partition("_")[0] + "_format"]
+            where = str(named or "no format named")
+            rows = self.tables[table].filter(pl.col("format_id") == named)
+            source = self.source(rows["source_id"][0] if rows.height else "definition")
         elif key:
             where = str(self.row[key])
             source = self.source(self.tables[table].filter(pl.col(key) == where)["source_id"][0])

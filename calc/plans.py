@@ -14,10 +14,10 @@ import polars as pl
 from calc.expressions import expression, expressions
 from calc.formula import is_literal
 from calc.program import Addends, Axis, Program, by_level
-from calc.questions import CONFIGURATION, DEVICE, FORMATS, ROW, Questions
+from calc.questions import CONFIGURATION, DEVICE, ROW, Questions
 from calc.shapes import input_axes
 from calc.sheet import fact_columns
-from calc.tables import Tables
+from calc.tables import FORMATS, Tables
 
 GATE = "__gate"
 """Whether a question has a row."""
@@ -33,7 +33,7 @@ def plan(tables: Tables, questions: Questions, program: Program) -> pl.LazyFrame
     hardware = {n for n, a in input_axes(tables).items() if a is Axis.DEVICE}
     on_device = hardware | {c.id for level in program.levels("device") for c in level}
     kept = program.carried - on_device - {c.id for level in program.levels("point") for c in level}
-    facts = facts.join(formats, on=FORMATS).select(CONFIGURATION, NTH_FORMATS, *sorted(kept))
+    facts = facts.join(formats, on=FORMATS, nulls_equal=True).select(CONFIGURATION, NTH_FORMATS, *sorted(kept))
     devices = _devices(tables, questions, program, formats).select(
         DEVICE, "nth", NTH_FORMATS, *sorted(program.carried & on_device)
     )

@@ -10,13 +10,14 @@ import polars as pl
 
 from calc.errors import ScenarioError, closest, closest_names
 from calc.grids import axes_of, configurations_of, grid_run, remember
-from calc.tables import Tables, spellings
+from calc.tables import FORMATS, Tables, spellings
 
 SHORT = {"model": "model_id", "hardware": "hardware_id", "workload": "workload_id"}
 IDS = {"model_id": "models", "hardware_id": "hardware"}
 ATTENTIONS = ("flash", "eager")
 """Kinds of attention; the first is what an absent value means."""
-FORMATS = ("weight_format", "expert_format", "activation_format", "kv_format")
+UNNAMED = ("embedding_format", "head_format")
+"""Formats that may be left unnamed: then the sheet says what they are."""
 LIMIT = 1e9
 ROW, CONFIGURATION, DEVICE = "__row", "__configuration", "__device"
 
@@ -289,11 +290,11 @@ def _formats(tables: Tables, asked: pl.DataFrame) -> dict[str, pl.Series | pl.Ex
     found: dict[str, pl.Series | pl.Expr] = {}
     for role in FORMATS:
         # experts have the weights' format where nothing says otherwise
-        of = {p: str(r[role] or r["weight_format"]) for p, r in precisions.items()}
+        of = {p: r[role] or (None if role in UNNAMED else r["weight_format"]) for p, r in precisions.items()}
         if isinstance(precision, pl.Series):
             named: pl.Series | pl.Expr = precision.replace_strict(list(of), list(of.values()), return_dtype=pl.String)
         else:
-            named = pl.lit(of["w16a16kv16"])
+            named = pl.lit(of["w16a16kv16"], pl.String)
         if role == "expert_format" and "weight_format" in asked.columns:
             weights = asked["weight_format"].cast(pl.String).str.to_lowercase()
             named = _filled(weights, named)

@@ -15,9 +15,9 @@ import polars as pl
 from calc.expressions import expressions
 from calc.formula import FALSE, Node, is_literal, literal
 from calc.program import Axis, Compiler, by_level, levelled
-from calc.questions import FORMATS, Questions
+from calc.questions import Questions
 from calc.sheet import Sheet, fact_columns
-from calc.tables import Tables
+from calc.tables import FORMATS, Tables
 
 
 def input_axes(tables: Tables) -> dict[str, Axis]:

@@ -12,7 +12,7 @@ from calc.errors import CalcError, DataError, SheetError, closest
 from calc.files import read_csv
 from calc.formula import FormulaError, Node, literal, name, number, parse
 from calc.patches import KEYS, Row, apply
-from calc.tables import Tables
+from calc.tables import FORMATS, Tables
 
 CELL_FIELDS = ("formula", "unit", "label", "note", "source_id")
 AXES = ("instances", "rows", "inner", "cols", "pairs", "vector", "operands", "bias", "extra", "read", "held")
@@ -338,14 +338,19 @@ def fact_columns(tables: Tables, table: str) -> list[tuple[str, str]]:
         str(c["column_name"]) for c in tables.columns(table) if c["dtype"] != "text" or c["column_name"] in TEXTS
     ]
     if table == "formats":
-        return [(f"{role}_{c}", c) for role in ("weight", "expert", "activation", "kv") for c in columns]
+        return [(f"{role.removesuffix('_format')}_{c}", c) for role in FORMATS for c in columns]
     return [(c, c) for c in columns]
 
 
 TEXTS = {
-    "family", "norm_type", "qk_norm", "ssm_type", "linear_attention_type", "attention", "weight_format",
-    "expert_format", "activation_format", "kv_format",
-}  # fmt: skip
+    "family",
+    "norm_type",
+    "qk_norm",
+    "ssm_type",
+    "linear_attention_type",
+    "attention",
+    *FORMATS,
+}
 """Text facts that formulas may read; other text is for people."""
 
 

@@ -20,6 +20,8 @@ from calc.formula import FormulaError, parse, to_sql
 
 ROOT = Path(__file__).resolve().parent.parent
 DTYPES = {"number": pl.Float64, "boolean": pl.Boolean, "text": pl.String}
+FORMATS = ("weight_format", "expert_format", "embedding_format", "head_format", "activation_format", "kv_format")
+"""What a precision names, and a scenario may name itself."""
 DICTIONARY = "columns"
 NEEDED = {"models": None, "hardware": None, "workloads": "defaults", "precisions": "w16a16kv16"}
 """Tables without which there is no question, and the row that says what an absent scenario column means."""

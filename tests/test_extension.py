@@ -24,7 +24,7 @@ DEVICE = {
     "memory_bandwidth_bytes_per_s": 1e12, "tdp_w": 300, "source_id": "definition",
 }  # fmt: skip
 FORMAT = {
-    "format_id": "int5", "label": "5-bit integer", "bits": 5, "computes_as": "int8|fp8|half|fp32", "on_half": "true",
+    "format_id": "int5", "label": "5-bit integer", "bits": 5, "element_bits": 5, "on_half": "true",
     "on_fp8": "true", "on_int8": "true", "source_id": "definition",
 }  # fmt: skip
 PRECISION = {

@@ -178,7 +178,7 @@ def test_rows_added_to_the_data_can_be_chosen(copied: Copy) -> None:
     """A model, a device, a format and a precision need a row, no code."""
     copied("models", "facebook/opt-125m", model_id="my/model", n_layers="24")
     copied("hardware", "nvidia_rtx_a6000", hardware_id="mine", name="My device", memory_bandwidth_bytes_per_s="2e12")
-    copied("formats", "int4", format_id="int5", label="5-bit integer", bits="5")
+    copied("formats", "int4", format_id="int5", label="5-bit integer", bits="5", element_bits="5")
     copied("precisions", "w4a16kv16", precision_id="w5a16kv16", weight_format="int5", label="5-bit weights")
     at = opened(model="my/model", hardware="My device", precision="w5a16kv16")
     assert {"my/model"} < set(options(at, "model"))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from typing import TypeGuard
 
 import polars as pl
 
 from calc.errors import CalcError
 from calc.tables import Tables
 
+DEFAULT_GROUPS = {"awq": 128.0, "gptq": 128.0}
+"""Weights that share a scale where a configuration leaves it out: the classes' own defaults."""
 SAID = ("number_type", "bits", "activation_bits", "group_size", "kv_bits")
 
 
@@ -24,8 +28,8 @@ def precision_of(tables: Tables, config: Mapping[str, object]) -> tuple[str | No
     if not isinstance(given, Mapping):
         raise CalcError(f"quantization_config: must be an object, is {type(given).__name__}")
     method = str(given.get("quant_method") or ("bitsandbytes" if "load_in_4bit" in given else "")).lower()
-    if method == "torchao":
-        method = f"torchao/{_torchao_scheme(given)}"
+    if method in ("torchao", "modelopt"):
+        method = f"{method}/{_named_scheme(given)}"
     schemes = _schemes(method, given)
     known = tables["config_quantizations"].filter(pl.col("quant_method") == method)
     for column, value in (schemes[0] if len(schemes) == 1 else {}).items():
@@ -51,9 +55,8 @@ def _schemes(method: str, given: Mapping[str, object]) -> list[dict[str, object]
         found: list[dict[str, object]] = []
         for group in groups.values():
             weights, activations = _inside(group, "weights"), _inside(group, "input_activations")
-            kind = weights.get("type")
             scheme: dict[str, object] = {
-                "number_type": kind if isinstance(kind, str) else None,
+                "number_type": _compressed_type(weights),
                 "bits": _number(weights, "num_bits"),
                 "activation_bits": _number(activations, "num_bits") or 16.0,
                 "group_size": _number(weights, "group_size"),
@@ -65,14 +68,37 @@ def _schemes(method: str, given: Mapping[str, object]) -> list[dict[str, object]
         given = {**given, **_inside(_inside(given, "quant_config"), "weight_quant_params")}
     loaded = 4.0 if given.get("load_in_4bit") is True else 8.0 if given.get("load_in_8bit") is True else None
     bits = loaded or next((b for b in (_number(given, k) for k in ("bits", "num_bits", "w_bit", "nbits")) if b), None)
-    return [dict.fromkeys(SAID) | {"bits": bits, "group_size": _number(given, "group_size")}]
+    said: dict[str, object] = {"bits": bits, "group_size": _number(given, "group_size") or DEFAULT_GROUPS.get(method)}
+    if method == "bitsandbytes":
+        said["number_type"] = _code_book(given) if bits == 4 else "int"
+    if method == "fp8":
+        block = given.get("weight_block_size")
+        said["number_type"] = "block" if block else "tensor"
+        said["group_size"] = math.prod(block) if _are_numbers(block) else None
+    return [dict.fromkeys(SAID) | said]
 
 
-def _torchao_scheme(given: Mapping[str, object]) -> str:
-    """Return the name of torchao's scheme: a text, or the type of the object that newer versions write."""
-    said = given.get("quant_type")
+def _compressed_type(weights: Mapping[str, object]) -> str | None:
+    kind = weights.get("type")
+    if kind == "int":
+        return "int" if weights.get("symmetric") is False else "int_sym"
+    return kind if isinstance(kind, str) else None
+
+
+def _code_book(given: Mapping[str, object]) -> str:
+    double = "_double" if given.get("bnb_4bit_use_double_quant") is True else ""
+    return f"{given.get('bnb_4bit_quant_type') or 'fp4'}{double}"
+
+
+def _named_scheme(given: Mapping[str, object]) -> str:
+    """Return the name of a scheme: a text, or the type of the object that newer versions of torchao write."""
+    said = given.get("quant_type", given.get("quant_algo"))
     named = said if isinstance(said, str) else _inside(_inside({"quant_type": said}, "quant_type"), "default")
     return str(named if isinstance(named, str) else named.get("_type") or "").lower()
+
+
+def _are_numbers(values: object) -> TypeGuard[list[float]]:
+    return isinstance(values, list) and all(isinstance(v, int | float) for v in values)
 
 
 def _inside(holder: object, key: str) -> Mapping[str, object]:

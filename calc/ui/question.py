@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import streamlit as st
 
 from calc.errors import CalcError
-from calc.questions import ATTENTIONS, FORMATS
-from calc.tables import spellings
+from calc.questions import ATTENTIONS
+from calc.tables import FORMATS, spellings
 from calc.ui import answers
 from calc.ui.answers import Question, Word
 
