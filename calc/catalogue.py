@@ -8,10 +8,10 @@ import polars as pl
 
 from calc.errors import CalcError, SheetError
 from calc.expressions import expression, expressions
-from calc.formula import FALSE, Node, names
+from calc.formula import FALSE, Node, literal, names
 from calc.plans import with_facts
 from calc.program import GRAINS, Compiler, by_level, levelled
-from calc.questions import ATTENTIONS, prepare
+from calc.questions import USUAL, prepare
 from calc.shapes import input_axes, model_shapes
 from calc.sheet import Scope, load_sheet
 from calc.tables import Tables
@@ -21,6 +21,8 @@ COUNTS = (
     "n_mtp_parameters", "kv_bytes_per_token",
 )  # fmt: skip
 """What is counted of a model, by the totals of the exact sheet."""
+SAID = {n: literal(v) for n, v in USUAL}
+"""One device, asked as usual."""
 BILL = ("tower", "part", "operator", "count", "stored", "weight_elements", "bias_elements", "cache_token_elements")
 
 
@@ -31,7 +33,7 @@ def model_facts(tables: Tables) -> pl.DataFrame:
     missing = [c for c in COUNTS if c not in sheet.totals]
     if missing:
         raise SheetError(sheet.path("totals"), missing[0], "is missing; models are counted with it")
-    compiler = Compiler(sheet, input_axes(tables))
+    compiler = Compiler(sheet, input_axes(tables), SAID)
     program = GRAINS["stage"][1](compiler, list(COUNTS))
     facts = _facts(tables, tables["models"]["model_id"].to_list(), program.inputs)
     for level in by_level(program.columns):
@@ -47,8 +49,8 @@ def bill(tables: Tables, model_id: str) -> pl.DataFrame:
     memory), ``n_parameters`` of all copies and ``kv_elements_per_token`` of all that run.
     """
     sheet = load_sheet(tables)
-    shape = model_shapes(tables, sheet, ATTENTIONS[0])[model_id]
-    compiler = Compiler(sheet, input_axes(tables), decided=shape.decided)
+    shape = model_shapes(tables, sheet, USUAL)[model_id]
+    compiler = Compiler(sheet, input_axes(tables), SAID, shape.decided)
     rows: list[dict[str, Node]] = []
     for part in sheet.parts:
         for operator in sheet.operators(part.block):

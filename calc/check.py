@@ -119,7 +119,10 @@ def _expected(cell: Cell) -> str | None:
     return (
         "number"
         if cell.unit
-        or (cell.file.endswith(("parts.csv", "operators.csv", "kinds.csv", "totals.csv")) and cell.name != "bound")
+        or (
+            cell.file.endswith(("parts.csv", "operators.csv", "kinds.csv", "totals.csv"))
+            and cell.name not in ("bound", "reason")
+        )
         else None
     )
 

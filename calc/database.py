@@ -119,9 +119,8 @@ def _sums(ctes: list[str], program: Program, source: str) -> str:
     ctes.append("addend_0 as (select * from addend_rows where __gate)")
     last = _levels(ctes, "addend", "addend_0", added.late)
     # an unknown addend makes the sum unknown, never smaller
-    sums = ",\n  ".join(
-        f'case when count(*) = count({sql(n)}) then sum({sql(n)}) end as "{c}"' for c, n in added.sums.items()
-    )
+    aggregates = {"SUM": "case when count(*) = count({0}) then sum({0}) end", "MAX": "max({0})"}
+    sums = ",\n  ".join(f'{aggregates[f].format(sql(n))} as "{c}"' for c, (f, n) in added.sums.items())
     ctes.append(f"sums as (\nselect {ROW},\n  {sums}\nfrom {last} group by {ROW})")
     ctes.append(f"summed as (select * from {source} join sums using ({ROW}))")
     return "summed"

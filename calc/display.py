@@ -4,7 +4,7 @@ from __future__ import annotations
 
 PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 SMALL = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
-SHORT = {"op": "OP", "op/s": "OP/s", "byte": "B", "byte/s": "B/s", "op/byte": "OP/B", "w": "W", "usd": "USD",
+SHORT = {"op": "OP", "op/s": "OP/s", "byte": "B", "byte/s": "B/s", "op/byte": "OP/B", "w": "W", "j": "J", "usd": "USD",
          "usd/hour": "USD/h", "s/op": "s/OP", "1/s": "/s"}  # fmt: skip
 
 
@@ -42,7 +42,7 @@ def scaled(value: float, unit: str) -> tuple[float, str]:
     for factor, prefix in PREFIXES:
         if size >= factor and unit not in ("s", "s/op"):
             return value / factor, prefix
-    if unit.startswith("s") and size < 1:
+    if (unit.startswith("s") or unit in ("j", "g")) and size < 1:
         for factor, prefix in SMALL:
             if size >= factor:
                 return value / factor, prefix

@@ -83,9 +83,9 @@ def _programs(
     """Return the questions in groups that one program answers, each with its program."""
     wide = questions.height > SMALL_ROWS
     return [
-        (part, compiled(tables, sheets[stack], by, columns, attention, shape, wide))
-        for stack, attention, mine in questions.groups()
-        for shape, part in shaped(tables, sheets[stack], attention, mine)
+        (part, compiled(tables, sheets[stack], by, columns, bound, shape, wide))
+        for stack, bound, mine in questions.groups()
+        for shape, part in shaped(tables, sheets[stack], bound, mine)
     ]
 
 

@@ -11,7 +11,7 @@ from calc.display import quantity
 from calc.errors import CalcError, closest
 from calc.expressions import expression
 from calc.folding import replace
-from calc.formula import FALSE, Node, literal, name, names, to_text
+from calc.formula import AGGREGATES, FALSE, Node, literal, name, names, to_text
 from calc.plans import with_device_facts
 from calc.program import Column, Compiler, by_level, levelled
 from calc.questions import prepare, stack_of
@@ -117,8 +117,7 @@ class _Explainer:
         self.values: dict[str, object] = {}
         self.made: dict[tuple[Scope, str], Explanation] = {}
         self.facts = _Facts(tables, sheet, question)
-        model, attention = str(self.facts.row["model_id"]), str(self.facts.row["attention"])
-        shape = model_shapes(tables, sheet, attention)[model]
+        shape = model_shapes(tables, sheet, self.facts.bound)[str(self.facts.row["model_id"])]
         self.compiler = Compiler(sheet, input_axes(tables), decided=shape.decided)
 
     def explain(self, scope: Scope, cell: str) -> Explanation:
@@ -231,11 +230,11 @@ def _shown(value: object) -> str:
 
 
 def _split_sums(tree: Node) -> tuple[Node, list[Node]]:
-    """Return a formula with each ``SUM(…)`` replaced by a placeholder name, and the summed terms."""
+    """Return a formula with each ``SUM(…)`` or ``MAX(…)`` replaced by a placeholder name, and their terms."""
     terms: list[Node] = []
 
     def mark(node: Node) -> Node:
-        if node.kind == "call" and node.value == "SUM":
+        if node.kind == "call" and node.value in AGGREGATES:
             terms.append(node.children[0])
             return name(f"\0{len(terms) - 1}")
         return Node(node.kind, node.value, tuple(mark(c) for c in node.children)) if node.children else node
@@ -252,6 +251,7 @@ class _Facts:
         inputs = set(sheet.inputs)
         self.frame = with_device_facts(tables, prepared, inputs).collect()
         self.row = self.frame.row(0, named=True)
+        self.bound = prepared.groups()[0][1]
 
     def evaluate(self, columns: list[Column], wanted: set[str]) -> dict[str, object]:
         frame = self.frame.lazy()
@@ -285,7 +285,7 @@ class _Facts:
             # a precision need not name every format
             named = self.row[given.partition("_")[0] + "_format"]
             where = str(named or "no format named")
-            rows = self.tables[table].filter(pl.col("format_id") == named)
+            rows = self.tables[table].filter(pl.col("format_id").eq_missing(pl.lit(named, pl.String)))
             source = self.source(rows["source_id"][0] if rows.height else "definition")
         elif key:
             where = str(self.row[key])

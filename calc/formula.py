@@ -15,13 +15,14 @@ from functools import cache
 FUNCTIONS = {
     "ABS": 1, "CEIL": 1, "FLOOR": 1, "SQRT": 1, "EXP": 1, "LN": 1, "LOG2": 1, "LOG10": 1, "POW": 2, "NULLIF": 2,
     "IF": 3, "LOWER": 1, "UPPER": 1, "LENGTH": 1, "GREATEST": None, "LEAST": None, "COALESCE": None,
-    "CONCAT": None, "SUM": 1,
+    "CONCAT": None, "SUM": 1, "MAX": 1,
 }  # fmt: skip
 """Functions that every engine evaluates alike, with their number of arguments (None: one or more).
 
-``SUM`` is no column aggregate: it adds its argument over the operators of one pass and is expanded before any
-engine sees it.
+``SUM`` and ``MAX`` are no column aggregates: they add or compare their argument over the operators of one pass and are
+expanded before any engine sees them.
 """
+AGGREGATES = ("SUM", "MAX")
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+)|(?P<name>[A-Za-z_]\w*)|(?P<string>'(?:[^']|'')*')"

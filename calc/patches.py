@@ -18,7 +18,7 @@ KEYS = {
 
 TEXTS = (
     "cell", "stage", "part", "block", "operator", "kind", "class", "runs_on", "name", "formula", "value", "unit",
-    "split", "inputs", "applies", "label", "note", "source_id", "_added_by",
+    "split", "tower", "place", "inputs", "applies", "label", "note", "source_id", "_added_by",
 )  # fmt: skip
 """Fields of an added row that stay empty until a patch fills them; the others are numbers and begin as 0."""
 PREVIOUS = "previous"

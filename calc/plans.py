@@ -69,14 +69,17 @@ def _with_sums(points: pl.LazyFrame, program: Program) -> pl.LazyFrame:
         frame = frame.with_columns(expressions(level))
     # an unknown addend makes the sum unknown, never smaller; in one list each, because where a group lies in memory
     # decides the order in which its floats are added
-    sums = [
-        pl.when(expression(n).is_not_null().all()).then(expression(n).implode().list.sum()).alias(c)
-        for c, n in added.sums.items()
-    ]
+    sums = [_aggregated(function, expression(n)).alias(c) for c, (function, n) in added.sums.items()]
     found = points.join(frame.group_by(ROW, maintain_order=True).agg(sums), on=ROW, how="left")
     for level in by_level(program.on_sums):
         found = found.with_columns(expressions(level))
     return found
+
+
+def _aggregated(function: str, term: pl.Expr) -> pl.Expr:
+    if function == "MAX":
+        return term.max()
+    return pl.when(term.is_not_null().all()).then(term.implode().list.sum())
 
 
 def unfolded(points: pl.LazyFrame, of: Program | Addends, broadcast: list[str]) -> pl.LazyFrame:

@@ -8,7 +8,7 @@ configuration or once per device wherever that is enough.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntFlag
 from functools import reduce
@@ -16,8 +16,8 @@ from operator import or_
 
 from calc.errors import CalcError, SheetError, closest
 from calc.folding import replace
-from calc.formula import FALSE, TRUE, ZERO, Node, is_literal, name, names, number
-from calc.sheet import QUANTITIES, Alias, Cell, Part, Scope, Sheet, constant_value
+from calc.formula import AGGREGATES, FALSE, TRUE, ZERO, Node, is_literal, name, names, number
+from calc.sheet import LIVE, QUANTITIES, Alias, Cell, Definition, Part, Scope, Sheet, constant_value
 
 LABELS = ("stage", "part", "operator", "kind", "class", "runs_on")
 """What names an operator's row; the other fields are numbers."""
@@ -25,6 +25,10 @@ STAGES = ("prefill", "decode")
 """The stages that results show; a sheet may have more, which only other cells read."""
 CONDITIONS = ("part_applies", "applies", "runs", "stage_applies")
 """What decides which rows a model has."""
+
+
+RARE = ("exchange_elements",)
+"""Quantities that most programs have nothing of: then the cells that rest on them vanish."""
 
 
 class Axis(IntFlag):
@@ -64,11 +68,11 @@ class ResultRow:
 
 @dataclass(eq=False)
 class Addends:
-    """What a program adds up: rows per operator, columns computed on them, and sums of those (sum → its addend)."""
+    """What a program adds up: rows per operator, columns computed on them, and what is added or compared of those."""
 
     rows: list[ResultRow]
     late: list[Column]
-    sums: dict[str, Node]
+    sums: dict[str, tuple[str, Node]]
 
     def broadcast(self) -> list[str]:
         """Return the columns and inputs of the question that the rows carry along."""
@@ -81,7 +85,7 @@ class Addends:
 
     def after(self) -> list[Node]:
         """Return what is computed on the rows."""
-        return [c.node for c in self.late] + list(self.sums.values())
+        return [c.node for c in self.late] + [node for _, node in self.sums.values()]
 
 
 class Program:
@@ -107,7 +111,8 @@ class Program:
         self.unfolds = unfolds
         """The rows are conditional, and outputs are read off them; else the outputs are the rows' own values."""
         self.dtypes: dict[str, str] = {}
-        own = {c.id for c in [*columns, *late, *on_sums]} | {f for r in rows for f in r.values}
+        # a result may bear the name of the input that it shows; only what is unfolded reads fields of rows
+        own = {c.id for c in [*columns, *late, *on_sums]} | {f for r in rows for f in r.values if unfolds}
         early = [c.node for c in [*columns, *on_sums]] + [n for r in rows for n in (r.gate, *r.values.values())]
         after = [c.node for c in late] + list(outputs.values())
         if addends:
@@ -204,13 +209,14 @@ class Compiler:
             self._stack.pop()
 
     def lower_tree(self, scope: Scope, tree: Node) -> Node:
-        """Return a formula with every name lowered and every ``SUM(…)`` written out over the operators."""
+        """Return a formula with every name lowered and every ``SUM(…)`` and ``MAX(…)`` written out over operators."""
         sums: dict[str, Node] = {}
 
         def mark(node: Node) -> Node:
-            if node.kind == "call" and node.value == "SUM":
+            if node.kind == "call" and node.value in AGGREGATES:
                 key = f"\0{len(sums)}"
-                sums[key] = self._sum(scope, node.children[0])
+                aggregate = self._sum if node.value == "SUM" else self._greatest
+                sums[key] = aggregate(scope, node.children[0])
                 return name(key)
             return Node(node.kind, node.value, tuple(mark(c) for c in node.children)) if node.children else node
 
@@ -233,6 +239,13 @@ class Compiler:
             total = _added(total, replace(Node("call", "*", (factor, value)), name))
         return total
 
+    def _greatest(self, scope: Scope, term: Node) -> Node:
+        """Return the greatest of a term over the operators, which is at least 0."""
+        inner = [s for s in self.summed_scopes(scope) if self.lower(s, "applies") != FALSE]
+        terms = dict.fromkeys(self.column(self.lower_tree(s, term), f"{s.label}__term") for s in inner)
+        found = [t for t in terms if t != ZERO]
+        return replace(Node("call", "GREATEST", (*found, ZERO)), name) if found else ZERO
+
     def summed_scopes(self, scope: Scope) -> list[Scope]:
         """Return the operators' scopes that a ``SUM(…)`` in a scope adds over: of a stage, or of a whole answer."""
         stage, _, tail = scope.label.partition("__")
@@ -240,6 +253,16 @@ class Compiler:
         if tail == "total":
             return [self.sheet.operator_scope(stage, p, o) for p, o in bill]
         return [self.sheet.generation_scope(p, o) for p, o in bill]
+
+    def absent(self, stages: Iterable[str]) -> dict[str, Definition]:
+        """Return the rare quantities that no operator has anything of in some stages, as nothing."""
+        scopes = [
+            self.sheet.operator_scope(s, p, o)
+            for s in stages
+            for p in self.parts()
+            for o in self.sheet.operators(p.block)
+        ]
+        return {q: ZERO for q in RARE if all(self.lower(scope, q) == ZERO for scope in scopes)}
 
     def parts(self) -> list[Part]:
         """Return the parts that the models at hand may have."""
@@ -339,8 +362,9 @@ def operator_program(compiler: Compiler, columns: list[str]) -> Program:
     Shapes and quantities are computed side by side for all operators, the roofline once on their rows.
     """
     sheet = compiler.sheet
-    fields = (*LABELS, "count", "stored", *QUANTITIES)
-    on_rows = Scope("row", {**{f: name(f) for f in fields}, **sheet.roofline}, sheet.scenario_scope())
+    fields = (*LABELS, "count", "stored", *QUANTITIES, LIVE)
+    known = {**{f: name(f) for f in fields}, **compiler.absent(STAGES)}
+    on_rows = Scope("row", {**known, **sheet.roofline}, sheet.scenario_scope())
     outputs = {c: compiler.lower(on_rows, c) for c in columns if on_rows.find(c) is not None}
     direct = {n for o in outputs.values() for n in names(o)}
     late = [c for c in compiler.needed(direct) if c.id.startswith("row__")]

@@ -18,6 +18,12 @@ ATTENTIONS = ("flash", "eager")
 """Kinds of attention; the first is what an absent value means."""
 UNNAMED = ("embedding_format", "head_format")
 """Formats that may be left unnamed: then the sheet says what they are."""
+DEGREES = ("tp", "pp", "ep")
+"""Degrees of parallelism; where one is 1, nothing of it occurs."""
+Bound = tuple[tuple[str, object], ...]
+"""What every question of a group says alike, so that its program is compiled for it: (input, value)."""
+USUAL: Bound = (("attention", ATTENTIONS[0]), *((d, 1.0) for d in DEGREES))
+"""What a question says that leaves everything out."""
 LIMIT = 1e9
 ROW, CONFIGURATION, DEVICE = "__row", "__configuration", "__device"
 
@@ -54,18 +60,22 @@ class Questions:
             mine = self.configurations.join(places, on=CONFIGURATION, how="semi")
             yield first, Questions(places.height, mine, self.devices, self.run, places)
 
-    def groups(self) -> list[tuple[tuple[str, ...], str, Questions]]:
-        """Return each stack of techniques and kind of attention that occurs, with the questions that ask for it."""
-        keys = ["technique", "attention"]
-        found: dict[tuple[tuple[str, ...], str], list[tuple[str | None, str]]] = {}
-        for text, attention in self.configurations.select(keys).unique(maintain_order=True).iter_rows():
-            found.setdefault((stack_of(text), attention), []).append((text, attention))
+    def groups(self) -> list[tuple[tuple[str, ...], Bound, Questions]]:
+        """Return each stack of techniques, kind of attention and choice of degrees, with the questions that ask it."""
+        single = (pl.when(pl.col(d) == 1).then(pl.col(d)).alias(d) for d in DEGREES)
+        told = self.configurations.select(CONFIGURATION, "technique", "attention", *single)
+        keys = told.columns[1:]
+        found: dict[tuple[tuple[str, ...], Bound], list[tuple[object, ...]]] = {}
+        for row in told.select(keys).unique(maintain_order=True).rows():
+            bound = tuple((k, v) for k, v in zip(keys[1:], row[1:], strict=True) if v is not None)
+            found.setdefault((stack_of(row[0]), bound), []).append(row)
         if len(found) == 1:
             return [(*key, self) for key in found]
         every = []
-        for key, pairs in found.items():
-            kept = pl.DataFrame(pairs, schema=dict.fromkeys(keys, pl.String), orient="row")
-            mine = self.configurations.join(kept, on=keys, how="semi", nulls_equal=True, maintain_order="left")
+        for key, rows in found.items():
+            kept = pl.DataFrame(rows, schema=told.select(keys).schema, orient="row")
+            mine = told.join(kept, on=keys, how="semi", nulls_equal=True).select(CONFIGURATION)
+            mine = self.configurations.join(mine, on=CONFIGURATION, how="semi", maintain_order="left")
             every.append((*key, replace(self, configurations=mine)))
         return every
 

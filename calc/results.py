@@ -7,7 +7,7 @@ from functools import lru_cache
 from calc.errors import CalcError
 from calc.formula import literal
 from calc.program import GRAINS, Compiler, Program
-from calc.questions import Questions
+from calc.questions import Bound, Questions
 from calc.shapes import Shape, input_axes
 from calc.sheet import Sheet
 from calc.summing import SummingCompiler
@@ -33,20 +33,20 @@ def compiled(
     sheet: Sheet,
     by: str,
     columns: tuple[str, ...],
-    attention: str | None = None,
+    bound: Bound = (),
     shape: Shape | None = None,
     wide: bool = False,
 ) -> Program:
     """Return the program that gives some result columns; raises SheetError for a cell that cannot be.
 
-    Where all questions have the same ``attention`` and all models the same ``shape``, the operators that they do
+    Where all questions say the same (``bound``) and all models have the same ``shape``, the operators that they do
     not have vanish from the program. ``wide`` writes sums over operators out, for many questions at once.
     """
-    bound = {"attention": literal(attention)} if attention else None
+    said = {n: literal(v) for n, v in bound}
     decided = shape.decided if shape else None
     if wide or by == "operator":
-        program = GRAINS[by][1](Compiler(sheet, input_axes(tables), bound, decided), list(columns))
+        program = GRAINS[by][1](Compiler(sheet, input_axes(tables), said, decided), list(columns))
     else:
-        program = SummingCompiler(sheet, input_axes(tables), bound, decided).summed_program(by, list(columns))
+        program = SummingCompiler(sheet, input_axes(tables), said, decided).summed_program(by, list(columns))
     program.dtypes.update(result_columns(tables, by))
     return program

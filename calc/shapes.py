@@ -15,7 +15,7 @@ import polars as pl
 from calc.expressions import expressions
 from calc.formula import FALSE, Node, is_literal, literal
 from calc.program import Axis, Compiler, by_level, levelled
-from calc.questions import Questions
+from calc.questions import Bound, Questions
 from calc.sheet import Sheet, fact_columns
 from calc.tables import FORMATS, Tables
 
@@ -40,10 +40,10 @@ class Shape:
     decided: Mapping[tuple[str, str], Node]
 
 
-def shaped(tables: Tables, sheet: Sheet, attention: str, questions: Questions) -> list[tuple[Shape, Questions]]:
+def shaped(tables: Tables, sheet: Sheet, bound: Bound, questions: Questions) -> list[tuple[Shape, Questions]]:
     """Return questions in groups whose models have the same operators."""
     asked = questions.configurations["model_id"].unique()
-    by_model = model_shapes(tables, sheet, attention)
+    by_model = model_shapes(tables, sheet, bound)
     groups: dict[Shape, list[str]] = {}
     for model in asked.to_list():
         groups.setdefault(by_model[model], []).append(model)
@@ -57,17 +57,17 @@ def shaped(tables: Tables, sheet: Sheet, attention: str, questions: Questions) -
 
 
 @lru_cache(maxsize=64)
-def model_shapes(tables: Tables, sheet: Sheet, attention: str) -> Shapes:
-    """Return the shapes of models under one sheet and kind of attention."""
-    return Shapes(tables, sheet, attention)
+def model_shapes(tables: Tables, sheet: Sheet, bound: Bound) -> Shapes:
+    """Return the shapes of models under one sheet, in questions that all say the same."""
+    return Shapes(tables, sheet, bound)
 
 
 class Shapes:
     """The shape of each model, found when it is asked for: first which parts it has, then which operators of those."""
 
-    def __init__(self, tables: Tables, sheet: Sheet, attention: str) -> None:
+    def __init__(self, tables: Tables, sheet: Sheet, bound: Bound) -> None:
         self.models, self.sheet = tables["models"], sheet
-        self._axes, self._bound = input_axes(tables), {"attention": literal(attention)}
+        self._axes, self._bound = input_axes(tables), {n: literal(v) for n, v in bound}
         self._found: dict[str, Shape] = {}
         self._by_parts: dict[tuple[object, ...], list[str]] = {}
         self._parts: dict[str, tuple[object, ...]] = {}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,29 +15,36 @@ from calc.patches import KEYS, Row, apply
 from calc.tables import FORMATS, Tables
 
 CELL_FIELDS = ("formula", "unit", "label", "note", "source_id")
-AXES = ("instances", "rows", "inner", "cols", "pairs", "vector", "operands", "bias", "extra", "read", "held")
+AXES = (
+    "instances", "rows", "inner", "cols", "pairs", "vector", "operands", "bias", "extra", "read", "held", "ranks",
+)  # fmt: skip
 QUANTITIES = (
     "matrix_ops", "vector_ops", "weight_elements", "bias_elements", "weight_read_elements", "bias_read_elements",
     "activation_read_elements", "activation_write_elements", "cache_read_elements", "cache_write_elements",
-    "cache_elements", "cache_token_elements",
+    "cache_elements", "cache_token_elements", "exchange_elements", "exchange_ranks",
 )  # fmt: skip
+LIVE = "live_elements"
+"""Elements of the activations that are in memory while an operator runs: by the graph that ``inputs`` gives."""
 SPANS = ("window_tokens", "chunk_tokens")
 """How far a part looks back: the cells of a stage read them, so that each part has its own spans of an answer."""
 FIELDS = {
     "constants": ("name", "value", "unit", "label", "note", "source_id"),
-    "parts": ("part", "block", "tower", "count", "stored", *SPANS, "applies", "label", "note", "source_id"),
+    "parts": ("part", "block", "tower", "place", "count", "stored", *SPANS, "applies", "label", "note", "source_id"),
     "bindings": ("part", "cell", "formula", "note", "source_id"),
     "operators": ("block", "operator", "kind", *AXES, "split", "inputs", "applies", "label", "note", "source_id"),
     "kinds": ("kind", "class", "runs_on", *QUANTITIES, "label", "note", "source_id"),
 }
-UNITS = ("matrix", "vector", "both")
+UNITS = ("matrix", "vector", "both", "network")
 """What a kind may run on."""
 CLASSES = (
     "linear", "expert", "router", "embedding", "position", "head", "norm", "attention", "state", "elementwise",
+    "collective",
 )  # fmt: skip
 """What a kind may be: its class picks the format of its weights and of its cache."""
 TOWERS = ("text", "vision", "mtp")
 """What a part belongs to: parameters of each are counted apart."""
+PLACES = ("first", "layers", "last")
+"""Where a part stands in a pipeline: on its first rank, dealt out to all, or on its last."""
 AXIS_UNITS = dict.fromkeys(AXES, "") | {"vector": "op"}
 QUANTITY_UNITS = dict.fromkeys(QUANTITIES, "") | {"matrix_ops": "op", "vector_ops": "op"}
 
@@ -93,6 +100,8 @@ class Alias:
 
 
 Definition = Cell | Node | Alias
+GRAPH = {"written": ("activation_write_elements", "applies"), "applies": ("applies", None)}
+"""What an operator may read of its neighbours: the name's ending → their name, and the condition of it."""
 
 
 class Scope:
@@ -105,10 +114,15 @@ class Scope:
         """Return the definition of a name and the scope that holds it."""
         scope: Scope | None = self
         while scope is not None:
-            if wanted in scope.cells:
-                return scope.cells[wanted], scope
+            definition = scope.own(wanted)
+            if definition is not None:
+                return definition, scope
             scope = scope.parent
         return None
+
+    def own(self, wanted: str) -> Definition | None:
+        """Return the definition of a name that is defined here."""
+        return self.cells.get(wanted)
 
     def ungated(self) -> Scope:
         """Return the scope of an operator's own quantities, whether it applies or not."""
@@ -117,6 +131,23 @@ class Scope:
     def known(self) -> set[str]:
         """Return every name in force here."""
         return set(self.cells) | (self.parent.known() if self.parent else set())
+
+
+class Neighbours(Scope):
+    """What an operator may read of the others of its part: ``<operator>__written`` and ``<operator>__applies``."""
+
+    def __init__(self, label: str, parent: Scope, scope_of: Callable[[str], Scope | None]) -> None:
+        super().__init__(label, {}, parent)
+        self._scope_of, self._found = scope_of, dict[str, Definition]()
+
+    def own(self, wanted: str) -> Definition | None:
+        """Return what a name says of a neighbour."""
+        operator, _, said = wanted.rpartition("__")
+        if wanted not in self._found and said in GRAPH and operator:
+            scope = self._scope_of(operator)
+            if scope is not None:
+                self._found[wanted] = Alias(scope, *GRAPH[said])
+        return self._found.get(wanted)
 
 
 class Sheet:
@@ -140,6 +171,8 @@ class Sheet:
         self._stage_scopes: dict[tuple[str, tuple[str, ...]], Scope] = {}
         self._part_scopes: dict[tuple[str, str], Scope] = {}
         self._operator_scopes: dict[tuple[str, str, str], Scope] = {}
+        self._neighbour_scopes: dict[tuple[str, str], Scope] = {}
+        self._live: dict[str, dict[str, str]] = {}
         self._totals_scopes: dict[str, Scope] = {}
         self._generation_scopes: dict[tuple[str, str], Scope] = {}
         self._serving_scope: Scope | None = None
@@ -198,7 +231,8 @@ class Sheet:
             row = self._rows["parts"][(part.name,)]
             own: dict[str, Definition] = {c: self._cell("parts", row, c, c, "") for c in ("count", "stored")}
             own["part_applies"] = self._cell("parts", row, "applies", "applies", "")
-            own |= {"part": literal(part.name), "block": literal(part.block), "tower": literal(row["tower"])}
+            own |= {"part": literal(part.name), "block": literal(part.block)}
+            own |= {"tower": literal(row["tower"]), "place": literal(row["place"])}
             declared = self._cells("blocks", block=part.block)
             for bound in (r for r in self.rows["bindings"] if r["part"] == part.name):
                 if bound["cell"] not in declared:
@@ -218,7 +252,7 @@ class Sheet:
         if key not in self._operator_scopes:
             row = self._rows["operators"][(operator.block, operator.name)]
             kind = self._rows["kinds"][(operator.kind,)]
-            shape: dict[str, Definition] = {a: self._cell("operators", row, a, a, AXIS_UNITS[a]) for a in AXES}
+            shape: dict[str, Definition] = {a: self._axis(row, a) for a in AXES}
             shape["operator_applies"] = self._cell("operators", row, "applies", "applies", "")
             shape["applies"] = parse("part_applies AND operator_applies")
             shape["runs"] = parse("applies AND stage_applies AND count > 0")
@@ -229,12 +263,44 @@ class Sheet:
                 "class": literal(kind["class"]),
                 "runs_on": literal(kind["runs_on"]),
             }
+            shape[LIVE] = self._live_cell(operator, row)
             label = f"{stage}__{part.name}__{operator.name}"
-            inner = Scope(label, shape, self.part_scope(stage, part))
+            inner = Scope(label, shape, self._neighbours(stage, part))
             # what does not apply counts nothing: decided here once, not again in every cell that reads it
-            own: dict[str, Definition] = {q: Alias(inner, q, "applies") for q in (*QUANTITIES, "count", "stored")}
+            own: dict[str, Definition] = {q: Alias(inner, q, "applies") for q in (*QUANTITIES, LIVE, "count", "stored")}
             self._operator_scopes[key] = Scope(label, own | self.roofline, inner)
         return self._operator_scopes[key]
+
+    def _neighbours(self, stage: str, part: Part) -> Scope:
+        key = (stage, part.name)
+        if key not in self._neighbour_scopes:
+            operators = {o.name: o for o in self.operators(part.block)}
+
+            def scope_of(operator: str) -> Scope | None:
+                found = operators.get(operator)
+                return self.operator_scope(stage, part, found) if found else None
+
+            parent = self.part_scope(stage, part)
+            self._neighbour_scopes[key] = Neighbours(parent.label, parent, scope_of)
+        return self._neighbour_scopes[key]
+
+    def _live_cell(self, operator: Operator, row: Row) -> Cell:
+        """Return the cell of what is in memory while an operator runs.
+
+        A tensor lives from its producer to its last reader; the stream that comes in, to the last that reads it.
+        """
+        if operator.block not in self._live:
+            self._live[operator.block] = live_formulas(self.operators(operator.block))
+        formula = self._live[operator.block][operator.name]
+        key = f"{operator.block}.{operator.name}.{LIVE}"
+        label = f"Live activations of “{operator.label}”"
+        return Cell(self.path("operators"), key, LIVE, formula, "", label, "By its inputs", row["source_id"])
+
+    def _axis(self, row: Row, axis: str) -> Cell:
+        """Return an axis of an operator's shape: of one device, where ``split`` spreads it over several."""
+        cell = self._cell("operators", row, axis, axis, AXIS_UNITS[axis])
+        ways = dict(pair.split("/") for pair in row["split"].split()).get(axis)
+        return replace(cell, formula=f"({cell.formula}) / {ways}") if ways else cell
 
     def totals_scope(self, stage: str) -> Scope:
         """Return the scope of a stage's totals; their ``SUM(…)`` adds over the operators of that stage."""
@@ -260,11 +326,41 @@ class Sheet:
             for c in (*self.roofline, *self.stage_scope(s).cells)
         }
         own = self.operator_scope("decode", part, operator)
-        cells |= {c: Alias(own, c) for c in ("count", "stored", "operator", "part", "applies", "runs")}
+        cells |= {c: Alias(own, c) for c in ("count", "stored", "operator", "part", "class", "applies", "runs")}
         label = f"generation__{part.name}__{operator.name}"
         inner = Scope(label, {**cells, **self._cells("generation")}, self.stage_scope("decode", part))
         self._generation_scopes[key] = inner
         return self._generation_scopes[key]
+
+
+def live_formulas(operators: list[Operator]) -> dict[str, str]:
+    """Return what is in memory while each operator of a block runs, as a formula over its neighbours.
+
+    ``inputs`` names what an operator reads; of ``a|b`` it reads the first that applies.
+    """
+    reads: list[tuple[int, str, list[str]]] = []
+    for place, operator in enumerate(operators):
+        for choice in operator.inputs.split():
+            names = choice.split("|")
+            reads += [(place, n, names[:i]) for i, n in enumerate(names)]
+    found = {}
+    for place, operator in enumerate(operators):
+        before = {"stream": "stream_elements"} | {o.name: f"{o.name}__written" for o in operators[:place]}
+        terms = [f"{operator.name}__written"]
+        for produced, size in before.items():
+            readers = [(at, others) for at, n, others in reads if n == produced and at >= place]
+            conditions = [_reads(operators[at].name if at > place else "", others) for at, others in readers]
+            if conditions:
+                alive = "" if "" in conditions else " OR ".join(dict.fromkeys(conditions))
+                terms.append(f"IF({alive}, {size}, 0)" if alive else size)
+        found[operator.name] = " + ".join(terms)
+    return found
+
+
+def _reads(reader: str, others: list[str]) -> str:
+    """Return the condition under which an operator reads a tensor: it applies, and none that it would read before."""
+    parts = [f"{reader}__applies"] if reader else []
+    return " AND ".join(parts + [f"NOT {o}__applies" for o in others])
 
 
 def sheet_names(tables: Tables) -> list[str]:
@@ -344,6 +440,7 @@ def fact_columns(tables: Tables, table: str) -> list[tuple[str, str]]:
 
 TEXTS = {
     "family",
+    "memory_type",
     "norm_type",
     "qk_norm",
     "ssm_type",
@@ -385,6 +482,11 @@ def _check_structure(title: str, rows: dict[str, list[Row]]) -> None:
     expect("kinds", "runs_on", UNITS, "unit")
     expect("kinds", "class", CLASSES, "class")
     expect("parts", "tower", TOWERS, "tower")
+    expect("parts", "place", PLACES, "place")
+    for row in rows["operators"]:
+        pairs = [pair.split("/") for pair in row["split"].split()]
+        if any(len(pair) != 2 or pair[0] not in AXES for pair in pairs) or len({p[0] for p in pairs}) < len(pairs):
+            refuse("operators", row, f"its split {row['split']!r} is no list of different axes, each as axis/devices")
     empty = ("parts", "operators", "kinds", "roofline", "totals", "serving")
     found += [f"sheets/{title}/{f}.csv: has no row" for f in empty if not rows[f]]
     stages = {r["stage"] for r in rows["stages"]}

@@ -23,10 +23,10 @@ from calc.program import (
     result_rows,
     written_in,
 )
-from calc.sheet import QUANTITIES, SPANS, Alias, Definition, Scope, Sheet
+from calc.sheet import LIVE, QUANTITIES, SPANS, Alias, Definition, Scope, Sheet
 
-GATED = ("count", "stored", *QUANTITIES)
-FIXED = (*LABELS, "tower", *SPANS)
+GATED = ("count", "stored", *QUANTITIES, LIVE)
+FIXED = (*LABELS, "tower", "place", *SPANS)
 """Fields of an operator that are the same in every stage."""
 HELD = ("weight_elements", "bias_elements")
 """What an operator has in memory, whether it runs or not."""
@@ -44,7 +44,7 @@ class SummingCompiler(Compiler):
     ) -> None:
         """Compile as every compiler does."""
         super().__init__(sheet, axes, bound, decided)
-        self.sums: dict[str, Node] = {}
+        self.sums: dict[str, tuple[str, Node]] = {}
         self._row_scopes: dict[str, Scope] = {}
 
     def summed_program(self, by: str, columns: list[str]) -> Program:
@@ -53,7 +53,7 @@ class SummingCompiler(Compiler):
         rows = result_rows(self, scopes, columns)
         if not self.sums:
             return self._unsummed(rows)
-        wanted, addends = read_by(rows), {n for node in self.sums.values() for n in names(node)}
+        wanted, addends = read_by(rows), {n for _, node in self.sums.values() for n in names(node)}
         late, after = self._split(self.needed(wanted | addends))
         late = levelled(late, addends)
         fields = self._fields()
@@ -72,14 +72,20 @@ class SummingCompiler(Compiler):
         return Program(levelled(self.needed(wanted), wanted), rows, [], {c: name(c) for c in rows[0].values})
 
     def _sum(self, scope: Scope, term: Node) -> Node:
+        return self._aggregated("SUM", scope, term)
+
+    def _greatest(self, scope: Scope, term: Node) -> Node:
+        return self._aggregated("MAX", scope, term)
+
+    def _aggregated(self, function: str, scope: Scope, term: Node) -> Node:
         value = self.column(self.lower_tree(self._row_scope(scope), term), "row__term")
         if value == ZERO:
             return ZERO
-        for known, node in self.sums.items():
-            if node == value:
+        for known, found in self.sums.items():
+            if found == (function, value):
                 return name(known)
         label = f"sum__{len(self.sums)}"
-        self.sums[label] = value
+        self.sums[label] = function, value
         return name(label)
 
     def _row_scope(self, scope: Scope) -> Scope:
@@ -105,6 +111,7 @@ class SummingCompiler(Compiler):
             sheet = self.sheet
             fields: dict[str, Definition] = {f: name(f"row__{f}") for f in FIXED}
             fields |= {f: name(f"row__{stage}__{f}") for f in (*GATED, *sheet.stage_scope(stage).cells)}
+            fields |= self.absent([stage])
             self._row_scopes[stage] = Scope(f"row__{stage}", {**fields, **sheet.roofline}, sheet.scenario_scope())
         return self._row_scopes[stage]
 
@@ -144,14 +151,14 @@ class SummingCompiler(Compiler):
                     # rows that do not apply are left out: their fields need no condition of their own
                     scopes = {s: scope.ungated() for s, scope in scopes.items()}
                 values = {f: self._field(scopes[s], c) for f, (s, c) in fields.items()}
-                adds = any(v != ZERO for f, v in values.items() if fields[f][1] in QUANTITIES)
+                adds = any(v != ZERO for f, v in values.items() if fields[f][1] in (*QUANTITIES, LIVE))
                 (rows if adds else idle).append(ResultRow(self._any(gates), values))
         # an empty sum is 0, not unknown: where nothing adds up, a row that adds nothing stays
         return rows or idle[:1]
 
     def _field(self, scope: Scope, wanted: str) -> Node:
         """Return a field of an operator's row; what never runs has weights and nothing else."""
-        if wanted in QUANTITIES and wanted not in HELD and self.lower(scope, "count") == ZERO:
+        if wanted in (*QUANTITIES, LIVE) and wanted not in HELD and self.lower(scope, "count") == ZERO:
             return ZERO
         return self.lower(scope, wanted)
 

@@ -14,7 +14,7 @@ import duckdb
 import polars as pl
 
 from calc.errors import CalcError, closest
-from calc.formula import Node, names, to_sql
+from calc.formula import AGGREGATES, Node, names, to_sql
 from calc.program import Compiler
 from calc.sheet import Alias, Cell, Scope, Sheet, fact_columns
 from calc.tables import Tables
@@ -174,7 +174,7 @@ def _without_sums(tree: Node, inside: bool = False) -> Node:
     """Return a formula with ``SUM(x)`` written as ``x``, whose names are marked: a sum has the unit of what it adds."""
     if tree.kind == "name" and inside:
         return Node("name", f"{IN_SUM}{tree.value}")
-    if tree.kind == "call" and tree.value == "SUM":
+    if tree.kind == "call" and tree.value in AGGREGATES:
         return _without_sums(tree.children[0], inside=True)
     return (
         Node(tree.kind, tree.value, tuple(_without_sums(c, inside) for c in tree.children)) if tree.children else tree
@@ -188,7 +188,9 @@ def _texts(tree: Node) -> set[str]:
     return found
 
 
-DIMENSIONS = {"byte", "bit", "op", "s", "usd", "w", "j", "hour"}
+DIMENSIONS = {"byte", "bit", "op", "s", "usd", "j", "kw", "hour", "year", "g"}
+DERIVED = {"w": {"j": 1, "s": -1}, "kwh": {"kw": 1, "hour": 1}}
+"""Units that are made of others."""
 
 
 @cache
@@ -199,7 +201,9 @@ def powers(unit: str) -> dict[str, int]:
         for symbol in factor.split("*"):
             if symbol in ("", "1"):
                 continue
-            if symbol not in DIMENSIONS:
-                raise ValueError(f"unknown unit {unit!r}; units are made of {', '.join(sorted(DIMENSIONS))}")
-            found[symbol] = found.get(symbol, 0) + (1 if place == 0 else -1)
+            if symbol not in DIMENSIONS and symbol not in DERIVED:
+                known = ", ".join(sorted({*DIMENSIONS, *DERIVED}))
+                raise ValueError(f"unknown unit {unit!r}; units are made of {known}")
+            for base, power in DERIVED.get(symbol, {symbol: 1}).items():
+                found[base] = found.get(base, 0) + (power if place == 0 else -power)
     return found

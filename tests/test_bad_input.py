@@ -41,7 +41,8 @@ GOOD = ("llama-2-7b", "a6000")
         ((*GOOD, "--set", "pruned_share"), "'pruned_share' is not NAME=VALUE"),
         ((*GOOD, "--set", "pruned_shares=0.5"), "'pruned_shares' is no scenario column; did you mean 'pruned_share'"),
         ((*GOOD, "--set", "pruned_share=1.5"), "pruned_share: 1.5 is above 1"),
-        ((*GOOD, "--tp", "2"), "tp: 2 is not supported by this version; only 1 is"),
+        ((*GOOD, "--tp", "0"), "tp: 0 is below 1"),
+        ((*GOOD, "--ep", "1.5"), "ep: 1.5 is not a whole number"),
         ((*GOOD, "--sheet", "exakt"), "unknown sheet 'exakt'; did you mean 'exact'"),
         ((*GOOD, "--by", "layer"), "unknown grain 'layer'; there are operator, stage, serving"),
         ((*GOOD, "--engine", "spark"), "unknown engine 'spark'; there are polars, duckdb"),
@@ -206,7 +207,7 @@ def test_no_such_data_folder(run: Run, tmp_path: Path) -> None:
             {"model_id": ["llama-2-7b"], "hardware_id": ["a40"], "batch": [[1]]},
             "batch: List(Int64) values are not numbers",
         ),
-        ({"model_id": ["llama-2-7b"], "hardware_id": ["a40"], "dp": [2]}, "dp: 2 is not supported"),
+        ({"model_id": ["llama-2-7b"], "hardware_id": ["a40"], "dp": [0]}, "dp: 0 is below 1"),
         ({"model_id": [["llama-2-7b"]], "hardware_id": ["a40"]}, "model_id: List(String) values are not texts"),
         ({"model_id": ["llama-2-7b"] * 2, "hardware_id": ["a40", None]}, "hardware_id: a row names no device"),
         (
@@ -227,7 +228,7 @@ def test_a_wrong_frame(frame: dict[str, list[object]], message: str) -> None:
     [
         ("batch", "-5", "batch: -5.0 is out of range"),
         ("batch", "1.5", "batch: 1.5 is out of range"),
-        ("tp", "2", "tp: 2.0 is out of range"),
+        ("tp", "0", "tp: 0.0 is out of range"),
         ("precision", "'nope'", "unknown precision nope"),
         ("attention", "'nope'", "unknown attention nope"),
         ("kv_format", "'nope'", "unknown format nope"),

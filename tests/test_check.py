@@ -63,8 +63,8 @@ def test_a_wrong_cell_is_named_with_its_file_and_reason(data: Path, row: str, ce
     [
         (
             "parts",
-            "mlp,mlp,text,mlp_layers",
-            "mlp,mpl,text,mlp_layers",
+            "mlp,mlp,text,layers,mlp_layers",
+            "mlp,mpl,text,layers,mlp_layers",
             "parts.csv, cell mlp: unknown block 'mpl'; did you mean 'mtp' or 'mlp'",
         ),
         (

@@ -59,7 +59,10 @@ def test_the_models_have_every_operator() -> None:
     sheet = load_sheet(load())
     whole = {(p.name, o.name) for p in sheet.parts for o in sheet.operators(p.block)}
     shown = calc.evaluate(
-        calc.scenarios(model=MODELS, hardware="a6000", attention=["flash", "eager"], n_images=1), by="operator"
+        calc.scenarios(
+            model=MODELS, hardware="a6000", attention=["flash", "eager"], n_images=1, tp=[1, 2], ep=[1, 2], pp=[1, 2]
+        ),
+        by="operator",
     )
     found = set(shown.select("part", "operator").unique().collect().rows())
     for model in MODELS:

@@ -13,7 +13,7 @@ from calc.tables import load
 
 MODEL = {
     "model_id": "lab/Tiny-1B", "aliases": "tiny", "family": "llama", "n_layers": 10, "hidden": 1024, "vocab": 1000,
-    "n_position_rows": 0, "max_context": 4096, "norm_type": "rms", "n_norm_vectors": 1, "n_mixer_norms": 1,
+    "n_position_rows": 0, "context_limit": 4096, "norm_type": "rms", "n_norm_vectors": 1, "n_mixer_norms": 1,
     "n_mlp_norms": 1, "n_heads": 16, "n_kv_heads": 4, "head_dim": 64, "rotary_dim": 64,
     "intermediate": 4096, "is_gated_mlp": "true", "source_id": "definition",
 }  # fmt: skip
@@ -34,7 +34,7 @@ PRECISION = {
 NORM = {
     "block": "mlp", "operator": "post_norm", "kind": "norm", "instances": 1, "rows": "tokens",
     "inner": "n_norm_vectors", "cols": "width", "pairs": 0, "vector": "norm_cost", "operands": 1, "bias": 0,
-    "extra": 0, "read": 0, "held": 0, "inputs": "down_proj", "applies": "TRUE", "label": "Norm after the MLP",
+    "extra": 0, "read": 0, "held": 0, "ranks": 0, "inputs": "down_proj", "applies": "TRUE", "label": "Norm after the MLP",
     "source_id": "definition",
 }  # fmt: skip
 

@@ -228,7 +228,7 @@ def test_a_name_that_cannot_be(folder: Path, run: Run, name: str) -> None:
 
 OWN = {
     "model_id": "me/own", "family": "llama", "n_layers": 2, "hidden": 64, "vocab": 100, "n_heads": 4, "n_kv_heads": 4,
-    "head_dim": 16, "rotary_dim": 16, "intermediate": 96, "is_gated_mlp": True, "max_context": 128,
+    "head_dim": 16, "rotary_dim": 16, "intermediate": 96, "is_gated_mlp": True, "context_limit": 128,
     "norm_type": "rms", "n_norm_vectors": 1, "n_mixer_norms": 1, "n_mlp_norms": 1, "n_position_rows": 0,
     "source_id": "user",
 }  # fmt: skip

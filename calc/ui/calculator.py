@@ -46,7 +46,7 @@ def page() -> None:
         return
     _heading(question)
     _headlines(serving, stages)
-    _caveats(serving, stages, operators)
+    _caveats(serving, stages)
     _roofline(question, operators)
     _operators(question, operators, stages, serving)
 
@@ -98,15 +98,22 @@ def _bound(row: dict[str, object]) -> None:
     )  # fmt: skip
 
 
-def _caveats(*frames: pl.DataFrame) -> None:
-    told: dict[str, list[str]] = {
-        column: list(dict.fromkeys(t for f in frames if column in f.columns for t in f[column].drop_nulls().to_list()))
-        for column in ("reason", "assumed")
-    }
-    if told["reason"]:
-        st.warning("\n\n".join(told["reason"]), title="Some figures are unknown", icon=":material/help:")
-    if told["assumed"]:
-        st.caption(f":material/info: Assumed: {'; '.join(told['assumed'])}")
+def _caveats(serving: pl.DataFrame, stages: pl.DataFrame) -> None:
+    """Say what is unknown or does not fit; a price that is not known leaves the rest as it is."""
+
+    def told(frame: pl.DataFrame, column: str) -> list[str]:
+        return list(dict.fromkeys(frame[column].drop_nulls())) if column in frame.columns else []
+
+    reasons, said = told(stages, "reason"), told(serving, "reason")
+    if reasons:
+        st.warning("\n\n".join(reasons), title="Some figures are unknown", icon=":material/help:")
+    elif "fits" in serving.columns and serving["fits"][0] is False:
+        st.warning("\n\n".join(said), title="It does not fit", icon=":material/memory:")
+    elif said:
+        st.caption(f":material/help: Unknown: {'; '.join(said)}")
+    assumed = told(stages, "assumed")
+    if assumed:
+        st.caption(f":material/info: Assumed: {'; '.join(assumed)}")
 
 
 def _roofline(question: Question, operators: pl.DataFrame) -> None:

@@ -1,0 +1,275 @@
+"""Many devices: shares of operators, collectives on their links, memory of each device, degrees that cannot be."""
+
+from __future__ import annotations
+
+import math
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_engines import MODELS, both
+
+import calc
+
+NVLINK = 450e9
+NETWORK = 50e9
+
+
+def rows(stage: str, **asked: object) -> dict[str, dict[str, object]]:
+    """Return an operator's row by part and name."""
+    found = calc.analyze(**asked).filter(pl.col("stage") == stage)
+    return {f"{r['part']}.{r['operator']}": r for r in found.iter_rows(named=True)}
+
+
+def facts(hardware: str) -> dict[str, float]:
+    """Return the rates of a device."""
+    row = calc.hardware().filter(pl.col("hardware_id") == hardware).row(0, named=True)
+    assert row["scaleup_link_bytes_per_s"] == NVLINK and row["max_scaleup_devices"] == 8
+    return {k: float(row[k]) for k in ("bf16_ops_per_s", "vector_fp32_ops_per_s", "memory_bandwidth_bytes_per_s")}
+
+
+@pytest.mark.parametrize(("stage", "q", "c"), [("prefill", 1024, 1024), ("decode", 1, 1025)])
+def test_llama_3_70b_on_eight_h100(stage: str, q: int, c: int) -> None:
+    """Every term by hand: batch 8, tensor parallel over one NVLink domain."""
+    rate = facts("nvidia_h100_sxm")
+    peak, vector, bandwidth = rate.values()
+    b, n, h, heads, kv, d, i, v, layers = 8, 8, 8192, 64, 8, 128, 28672, 128256, 80
+    t, a, w = b * q, 2, 2
+
+    def linear(m: int, inner: float, cols: float, vector_ops: float = 0.0) -> float:
+        moved = inner * cols * w + m * inner * a + m * cols * a
+        return max(2 * m * inner * cols / peak, vector_ops / vector, moved / bandwidth)
+
+    def simple(elements: float, ops: float, weights: float = 0.0) -> float:
+        return max(ops / vector, (elements * a + weights * w) / bandwidth)
+
+    pairs = q * c - q * (q - 1) / 2
+    reduced = 2 * t * h * a * (n - 1) / (n * NVLINK)
+    attention_ops = 2 * b * (heads / n) * pairs * 2 * d
+    attention_bytes = 2 * t * (heads / n) * d * a + 2 * b * (kv / n) * c * d * a
+    layer = {
+        "attention.attn_norm": simple(2 * t * h, 4 * t * h, h),
+        "attention.q_proj": linear(t, h, heads * d / n, vector_ops=3 * t * heads * d / n),
+        "attention.k_proj": linear(t, h, kv * d / n, vector_ops=3 * t * kv * d / n),
+        "attention.v_proj": linear(t, h, kv * d / n),
+        "attention.fused_attention": max(
+            attention_ops / peak, 5 * b * (heads / n) * pairs / vector, attention_bytes / bandwidth
+        ),
+        "attention.out_proj": linear(t, heads * d / n, h),
+        "attention.attn_all_reduce": reduced,
+        "attention.attn_add": simple(3 * t * h, t * h),
+        "mlp.mlp_norm": simple(2 * t * h, 4 * t * h, h),
+        "mlp.gate_proj": linear(t, h, i / n),
+        "mlp.up_proj": linear(t, h, i / n),
+        "mlp.mlp_act": simple(3 * t * i / n, 5 * t * i / n),
+        "mlp.down_proj": linear(t, i / n, h),
+        "mlp.mlp_all_reduce": reduced,
+        "mlp.mlp_add": simple(3 * t * h, t * h),
+    }
+    once = {
+        "embedding.embedding": 2 * t * h * a / bandwidth,
+        "embedding.embedding_all_reduce": reduced,
+        "head.final_norm": simple(2 * b * h, 4 * b * h, h),
+        "head.lm_head": linear(b, h, v / n),
+        "head.logits_all_gather": b * v * a * (n - 1) / (n * NVLINK),
+        "head.sampling": simple(b * v, 5 * b * v),
+    }
+    asked = {"model": "llama-3-70b", "hardware": "nvidia_h100_sxm", "batch": b, "tp": n}
+    found = rows(stage, **asked)
+    assert set(found) == set(layer) | set(once)
+    for name, seconds in (layer | once).items():
+        assert found[name]["time_s"] == pytest.approx(seconds, rel=1e-12), name
+        assert found[name]["count"] == (layers if name in layer else 1)
+    total = layers * sum(layer.values()) + sum(once.values())
+    stages = calc.analyze(**asked, by="stage").filter(pl.col("stage") == stage)
+    assert stages["time_s"][0] == pytest.approx(total, rel=1e-12)
+
+
+def test_the_memory_of_llama_3_70b_on_eight_h100() -> None:
+    """An eighth of every matrix, all of every norm; one key/value head each; three streams at the additions."""
+    b, n, h, i, layers = 8, 8, 8192, 28672, 80
+    found = calc.analyze("llama-3-70b", "nvidia_h100_sxm", batch=b, tp=n, by="serving").row(0, named=True)
+    matrices = layers * (2 * h * h + 2 * h * 1024 + 3 * h * i) + 2 * 128256 * h
+    assert found["weight_memory_bytes"] == 2 * (matrices / n + (2 * layers + 1) * h)
+    assert found["kv_cache_bytes"] == b * (1024 + 128) * 2 * layers * 128 * 2
+    mlp_act, up_proj, add = h + 3 * i / n, 2 * h + 2 * i / n, 3 * h
+    assert found["activation_peak_bytes"] == b * 1024 * max(mlp_act, up_proj, add) * 2
+    assert found["n_devices"] == 8 and found["fits"] is True and found["reason"] is None
+
+
+def test_deepseek_v3_on_thirty_two_h200() -> None:
+    """Experts over 32 devices, attention data-parallel: what a device computes, reads, sends and holds."""
+    facts("nvidia_h200_sxm")
+    n, batch, q, h, experts, k, width, layers = 32, 256, 1, 7168, 256, 8, 2048, 58
+    asked = {"model": "deepseek-v3", "hardware": "nvidia_h200_sxm", "batch": batch, "ep": n}
+    found = rows("decode", **asked)
+    own = batch / n
+    assert found["moe.router"]["matrix_ops"] == 2 * own * h * experts
+    assert found["latent_attention.kv_a_proj"]["matrix_ops"] == 2 * own * h * 576
+    expert = found["moe.expert_up_proj"]
+    assert expert["matrix_ops"] == pytest.approx(2 * (batch * q * k / n) * h * width, rel=1e-12)
+    read = experts / n * (1 - (1 - k / experts) ** batch)
+    assert expert["weight_bytes"] == pytest.approx(read * h * width * 2, rel=1e-12)
+    copies = min(k, n * (1 - (1 - 1 / n) ** k))
+    sent = own * q * copies * h * 2
+    for name in ("expert_dispatch", "expert_combine"):
+        row = found[f"moe.{name}"]
+        assert row["network_bytes"] == pytest.approx(sent * 31 / 32, rel=1e-12)
+        assert row["network_s"] == pytest.approx(max(sent * 7 / 32 / NVLINK, sent * 24 / 32 / NETWORK), rel=1e-12)
+        assert row["bound"] == "network" and row["count"] == layers
+    serving = calc.analyze(**asked, by="serving").row(0, named=True)
+    assert serving["n_devices"] == 32
+    assert "scaleout_link_bytes_per_s is unknown" in serving["assumed"]
+    total = calc.models().filter(pl.col("model_id") == "deepseek-ai/DeepSeek-V3")["n_parameters"][0]
+    routed = layers * experts * 3 * h * width
+    assert serving["weight_memory_bytes"] == pytest.approx(2 * (total - routed + routed / n), rel=1e-12)
+    assert serving["kv_cache_bytes"] == own * (1024 + 128) * 61 * 576 * 2
+    assert serving["kv_bytes_per_token"] == 70_272
+
+
+def test_collectives_on_two_levels() -> None:
+    """A sum over 16 devices in two domains of 8: within, then across; the bytes by hand."""
+    found = rows("decode", model="meta-llama/Meta-Llama-3.1-405B", hardware="nvidia_h100_sxm", batch=4, tp=16)
+    row = found["attention.attn_all_reduce"]
+    v = 4 * 16384 * 2
+    assert row["network_bytes"] == 2 * v * 15 / 16
+    assert row["network_s"] == pytest.approx(2 * v * 7 / (8 * NVLINK) + 2 * (v / 8) * 1 / (2 * NETWORK), rel=1e-12)
+
+
+def test_pipeline_ranks_add_up_and_share_the_layers() -> None:
+    """Latency is the sum over ranks and their sends; the fullest rank has CEIL(L / pp) layers and the fuller end."""
+    one = calc.analyze("llama-3-70b", "nvidia_h100_sxm", by="stage")
+    four = calc.analyze("llama-3-70b", "nvidia_h100_sxm", by="stage", pp=3)
+    send = 1024 * 8192 * 2 / NVLINK
+    assert four["time_s"][0] == pytest.approx(one["time_s"][0] + 2 * send, rel=1e-12)
+    held = calc.analyze("llama-3-70b", "nvidia_h100_sxm", by="serving", pp=3)["weight_memory_bytes"][0]
+    layer = 2 * 8192 * 8192 + 2 * 8192 * 1024 + 3 * 8192 * 28672 + 2 * 8192
+    assert held == pytest.approx(2 * (27 * layer + 128256 * 8192 + 8192), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("model", "degrees", "reason"),
+    [
+        ("llama-3-70b", {"tp": 3}, "tp does not divide models.n_heads"),
+        ("qwen2-0.5b", {"tp": 4}, "tp does not divide models.n_heads"),
+        ("llama-3-70b", {"ep": 2}, "ep needs experts"),
+        ("mistralai/Mixtral-8x7B-v0.1", {"ep": 3}, "ep does not divide models.n_experts"),
+        ("llama-3-70b", {"pp": 81}, "pp is above models.n_layers"),
+        ("deepseek-v3", {"tp": 8, "ep": 4}, None),
+        ("deepseek-v3", {"tp": 16, "ep": 32}, None),
+        ("deepseek-v3", {"tp": 128, "ep": 32}, None),
+        ("llama-3-70b", {"tp": 16}, None),
+    ],
+)
+def test_a_degree_that_does_not_divide_is_refused(model: str, degrees: dict[str, int], reason: str | None) -> None:
+    """A reason in the row and no figure, or an answer."""
+    found = calc.analyze(model, "nvidia_h100_sxm", by="serving", **degrees).row(0, named=True)
+    figures = [found[c] for c in ("ttft_s", "tpot_s", "weight_memory_bytes", "kv_cache_bytes", "fits", "max_batch")]
+    if reason is None:
+        assert all(f is not None for f in figures)
+    else:
+        assert reason in found["reason"] and all(f is None for f in figures)
+    others = calc.evaluate(
+        calc.scenarios(model=[model, "llama-2-7b"], hardware="nvidia_h100_sxm").with_columns(
+            pl.Series("tp", [degrees.get("tp", 1), 1])
+        ),
+        by="serving",
+    ).collect()
+    assert others["ttft_s"][1] is not None
+
+
+def test_a_device_without_links_says_so() -> None:
+    """No link is known: the replica has no time, and the reason names the facts."""
+    device = calc.hardware().filter(
+        pl.col("scaleup_link_bytes_per_s").is_null() & pl.col("host_link_bytes_per_s").is_null()
+        & pl.col("memory_bandwidth_bytes_per_s").is_not_null() & pl.col("fp16_ops_per_s").is_not_null()
+    )["hardware_id"][0]  # fmt: skip
+    found = calc.analyze("llama-2-7b", device, by="serving", tp=2).row(0, named=True)
+    assert found["ttft_s"] is None and "scaleup_link_bytes_per_s" in found["reason"]
+
+
+DEGREES = [{"tp": 2}, {"tp": 4, "ep": 8, "pp": 2}, {"tp": 3, "ep": 3}]
+"""Alone, together with experts spread wider than attention, and what divides few models."""
+SPREAD = ["llama-2-7b", "google/gemma-3-27b-it", "openai/gpt-oss-20b", "deepseek-ai/DeepSeek-V3.2", "ai21labs/Jamba-v0.1",
+          "nvidia/NVIDIA-Nemotron-3-Super-120B-A12B", "Qwen/Qwen3-Next-80B-A3B-Instruct", "llava-hf/llava-1.5-7b-hf"]  # fmt: skip
+
+
+@pytest.mark.parametrize("by", ["operator", "stage", "serving"])
+def test_engines_agree_on_degrees(by: str) -> None:
+    """Both engines, models of each kind, degrees that are possible and that are not."""
+    asked = calc.scenarios(model=SPREAD, hardware=["h100", "nvidia_l4"], n_images=1).collect()
+    every = [
+        asked.with_columns(pl.lit(v).alias(d) for d, v in (dict.fromkeys(("tp", "pp", "ep"), 1) | of).items())
+        for of in DEGREES
+    ]
+    both(pl.concat(every), by)
+
+
+@given(
+    model=st.sampled_from(
+        ["llama-3-70b", "mistralai/Mixtral-8x7B-v0.1", "deepseek-v3", "google/gemma-2-27b", "state-spaces/mamba2-2.7b"]
+    ),
+    tp=st.sampled_from([2, 4, 8]),
+    batch=st.sampled_from([1, 3, 64]),
+    input_len=st.integers(1, 5000),
+)
+@settings(max_examples=40, deadline=None)
+def test_sharding_conserves_matrix_work_and_weights(model: str, tp: int, batch: int, input_len: int) -> None:
+    """Tp devices together multiply as much as one, and hold every matrix once; what is not split is held by each."""
+    asked = {"model": model, "hardware": "h100", "batch": batch, "input_len": input_len}
+    one, many = (calc.analyze(**asked, tp=n) for n in (1, tp))
+    keys = ["stage", "part", "operator"]
+    pair = one.join(many, on=keys, suffix="_many")
+    assert pair.height == one.height
+    spread = pair.filter(pl.col("matrix_ops_many") < pl.col("matrix_ops"))
+    assert spread.height >= 6
+    for column in ("matrix_ops", "weight_bytes"):
+        ratio = spread.filter(pl.col(column) > 0).select((pl.col(column) / pl.col(f"{column}_many")).alias("r"))["r"]
+        assert all(math.isclose(r, tp, rel_tol=1e-9) for r in ratio), column
+
+
+@given(
+    model=st.sampled_from(MODELS[:20]), tp=st.sampled_from([1, 2, 4]), batch=st.integers(1, 300),
+    input_len=st.integers(1, 8000), output_len=st.integers(0, 600), hardware=st.sampled_from(["h100", "h200", "a100", "b200"]),
+)  # fmt: skip
+@settings(max_examples=60, deadline=None)
+def test_the_largest_batch_fits_and_one_more_does_not(
+    model: str, tp: int, batch: int, input_len: int, output_len: int, hardware: str
+) -> None:
+    """Asked at any batch; a model that does not fit at all has none."""
+    asked = {"model": model, "hardware": hardware, "tp": tp, "input_len": input_len, "output_len": output_len}
+    found = calc.analyze(**asked, batch=batch, by="serving").row(0, named=True)
+    if found["fits"] is None:
+        assert found["reason"]
+        return
+    largest = int(found["max_batch"])
+    for tried, fits in ((largest, True), (largest + 1, False)):
+        if tried >= 1:
+            assert calc.analyze(**asked, batch=tried, by="serving")["fits"][0] is fits
+    assert found["fits"] is (batch <= largest)
+
+
+@given(
+    model=st.sampled_from(["llama-3-8b", "google/gemma-3-27b-it", "openai/gpt-oss-20b", "ai21labs/Jamba-v0.1", "deepseek-v3",
+                           "meta-llama/Llama-4-Scout-17B-16E-Instruct"]),
+    batch=st.integers(1, 8), output_len=st.integers(1, 60_000), tp=st.sampled_from([1, 8]),
+)  # fmt: skip
+@settings(max_examples=40, deadline=None)
+def test_the_longest_context_fits_and_one_more_does_not(model: str, batch: int, output_len: int, tp: int) -> None:
+    """The answer grows, the prompt and its activations stay as asked; windows hold no more than themselves."""
+    asked = {"model": model, "hardware": "h200", "batch": batch, "input_len": 1000, "tp": tp}
+    found = calc.analyze(**asked, output_len=output_len, by="serving").row(0, named=True)
+    longest = int(found["max_context"])
+    if longest > 1000:
+        assert calc.analyze(**asked, output_len=longest - 1000, by="serving")["fits"][0] is True
+        assert calc.analyze(**asked, output_len=longest - 999, by="serving")["fits"][0] is False
+
+
+def test_more_devices_need_no_more_memory_each() -> None:
+    """Weights, cache and activations of the fullest device never grow with the degree."""
+    found = calc.evaluate(calc.scenarios(model=MODELS[:20], hardware="h100", tp=[1, 2, 4, 8]), by="serving").collect()
+    for _, rows in found.group_by("model_id"):
+        for column in ("weight_memory_bytes", "kv_cache_bytes", "activation_peak_bytes"):
+            known = rows.drop_nulls(column).sort("tp")[column]
+            assert known.is_sorted(descending=True), (rows["model_id"][0], column)
