@@ -12,8 +12,9 @@ from calc.formula import FALSE, Node, literal, names
 from calc.plans import with_facts
 from calc.program import GRAINS, Compiler, by_level, levelled
 from calc.questions import USUAL, prepare
+from calc.scopes import Scope
 from calc.shapes import input_axes, model_shapes
-from calc.sheet import Scope, load_sheet
+from calc.sheet import load_sheet
 from calc.tables import Tables
 
 COUNTS = (

@@ -13,9 +13,11 @@ from calc.database import sql_view
 from calc.errors import CalcError, DataError, closest
 from calc.formula import is_literal
 from calc.program import GRAINS, Compiler, result_scope
+from calc.questions import USUAL, Bound
 from calc.results import compiled, result_columns
+from calc.scopes import Alias, Cell, Scope
 from calc.shapes import input_axes
-from calc.sheet import Alias, Cell, Scope, Sheet, load_sheet, sheet_names
+from calc.sheet import LIVE, Sheet, load_sheet, sheet_names
 from calc.summing import SummingCompiler
 from calc.tables import Tables
 from calc.units import Units, powers
@@ -65,7 +67,8 @@ def _check_sheet(tables: Tables, sheet: Sheet, checked: Sheet | None = None) -> 
         seen.add((cell.file, cell.key))
     findings += _check_sources(tables, sheet)
     if not findings:
-        findings += _check_results(tables, sheet, list(GRAINS) if checked is None else ["serving"])
+        # of a patched sheet the answer to the usual question alone: its other cells are those of the plain one
+        findings += _check_results(tables, sheet, *((list(GRAINS), ()) if checked is None else (["serving"], USUAL)))
     return findings
 
 
@@ -103,6 +106,9 @@ def _check_cell(compiler: Compiler, units: Units, scope: Scope, cell: Cell) -> I
             compiler.lower_tree(scope, tree)
     except CalcError as error:
         yield f"\0{error}"
+        return
+    if cell.name == LIVE:
+        # made of other cells' names by the graph: that it can be lowered is all there is to check
         return
     expected = _expected(cell)
     if is_literal(tree):
@@ -174,7 +180,7 @@ def _check_sources(tables: Tables, sheet: Sheet) -> list[str]:
     return found
 
 
-def _check_results(tables: Tables, sheet: Sheet, grains: list[str]) -> list[str]:
+def _check_results(tables: Tables, sheet: Sheet, grains: list[str], bound: Bound) -> list[str]:
     """Compile results, and compare the units of their cells with the dictionary's."""
     found = []
     for by in grains:
@@ -182,7 +188,7 @@ def _check_results(tables: Tables, sheet: Sheet, grains: list[str]) -> list[str]
         scope = result_scope(sheet, by)
         columns = tuple(c for c in result_columns(tables, by) if scope.find(c) is not None)
         try:
-            compiled(tables, sheet, by, columns)
+            compiled(tables, sheet, by, columns, bound)
         except CalcError as error:
             found.append(str(error))
         for entry in tables.columns(table):

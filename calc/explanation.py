@@ -16,8 +16,9 @@ from calc.plans import with_device_facts
 from calc.program import Column, Compiler, by_level, levelled
 from calc.questions import prepare, stack_of
 from calc.results import result_columns
+from calc.scopes import Alias, Cell, Scope
 from calc.shapes import input_axes, model_shapes
-from calc.sheet import Alias, Cell, Scope, Sheet, fact_columns, load_sheet
+from calc.sheet import Sheet, fact_columns, load_sheet
 from calc.tables import Tables
 
 

@@ -17,7 +17,8 @@ from operator import or_
 from calc.errors import CalcError, SheetError, closest
 from calc.folding import replace
 from calc.formula import AGGREGATES, FALSE, TRUE, ZERO, Node, is_literal, name, names, number
-from calc.sheet import LIVE, QUANTITIES, Alias, Cell, Definition, Part, Scope, Sheet, constant_value
+from calc.scopes import Alias, Cell, Definition, Part, Scope
+from calc.sheet import LIVE, QUANTITIES, Sheet, constant_value
 
 LABELS = ("stage", "part", "operator", "kind", "class", "runs_on")
 """What names an operator's row; the other fields are numbers."""
@@ -256,13 +257,13 @@ class Compiler:
 
     def absent(self, stages: Iterable[str]) -> dict[str, Definition]:
         """Return the rare quantities that no operator has anything of in some stages, as nothing."""
-        scopes = [
-            self.sheet.operator_scope(s, p, o)
-            for s in stages
-            for p in self.parts()
-            for o in self.sheet.operators(p.block)
-        ]
-        return {q: ZERO for q in RARE if all(self.lower(scope, q) == ZERO for scope in scopes)}
+        bill = [(s, p, o) for s in stages for p in self.parts() for o in self.sheet.operators(p.block)]
+        found: dict[str, Definition] = {}
+        for quantity in RARE:
+            some = (place for place in bill if self.sheet.has_some(place[2], quantity))
+            if all(self.lower(self.sheet.operator_scope(*place), quantity) == ZERO for place in some):
+                found[quantity] = ZERO
+        return found
 
     def parts(self) -> list[Part]:
         """Return the parts that the models at hand may have."""

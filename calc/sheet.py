@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 from calc.errors import CalcError, DataError, SheetError, closest
 from calc.files import read_csv
-from calc.formula import FormulaError, Node, literal, name, number, parse
+from calc.formula import Node, literal, name, number, parse
 from calc.patches import KEYS, Row, apply
+from calc.scopes import Alias, Cell, Definition, Neighbours, Operator, Part, Scope, live_formulas
 from calc.tables import FORMATS, Tables
 
 CELL_FIELDS = ("formula", "unit", "label", "note", "source_id")
@@ -49,107 +50,6 @@ AXIS_UNITS = dict.fromkeys(AXES, "") | {"vector": "op"}
 QUANTITY_UNITS = dict.fromkeys(QUANTITIES, "") | {"matrix_ops": "op", "vector_ops": "op"}
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One cell: where it stands, its formula, and what the reader is told about it."""
-
-    file: str
-    key: str
-    name: str
-    formula: str
-    unit: str
-    label: str
-    note: str = ""
-    source_id: str = ""
-
-    def tree(self) -> Node:
-        """Return the parsed formula; raises SheetError that names this cell."""
-        try:
-            return parse(self.formula)
-        except FormulaError as error:
-            raise SheetError(self.file, self.key, f"{error} in {self.formula!r}") from error
-
-
-@dataclass(frozen=True)
-class Part:
-    """An entry of a model's bill: a block, how often it runs and how often it is held in memory."""
-
-    name: str
-    block: str
-    label: str
-
-
-@dataclass(frozen=True)
-class Operator:
-    """An operator of a block: a kind with a shape."""
-
-    name: str
-    block: str
-    kind: str
-    label: str
-    inputs: str
-
-
-@dataclass(frozen=True)
-class Alias:
-    """A name that stands for a name of another scope, or for nothing (0) where a condition of that scope fails."""
-
-    scope: Scope
-    name: str
-    condition: str | None = None
-
-
-Definition = Cell | Node | Alias
-GRAPH = {"written": ("activation_write_elements", "applies"), "applies": ("applies", None)}
-"""What an operator may read of its neighbours: the name's ending → their name, and the condition of it."""
-
-
-class Scope:
-    """Names in force at one place of the sheet; what is not here is looked up in the parent."""
-
-    def __init__(self, label: str, cells: Mapping[str, Definition], parent: Scope | None) -> None:
-        self.label, self.cells, self.parent = label, cells, parent
-
-    def find(self, wanted: str) -> tuple[Definition, Scope] | None:
-        """Return the definition of a name and the scope that holds it."""
-        scope: Scope | None = self
-        while scope is not None:
-            definition = scope.own(wanted)
-            if definition is not None:
-                return definition, scope
-            scope = scope.parent
-        return None
-
-    def own(self, wanted: str) -> Definition | None:
-        """Return the definition of a name that is defined here."""
-        return self.cells.get(wanted)
-
-    def ungated(self) -> Scope:
-        """Return the scope of an operator's own quantities, whether it applies or not."""
-        return self.parent or self
-
-    def known(self) -> set[str]:
-        """Return every name in force here."""
-        return set(self.cells) | (self.parent.known() if self.parent else set())
-
-
-class Neighbours(Scope):
-    """What an operator may read of the others of its part: ``<operator>__written`` and ``<operator>__applies``."""
-
-    def __init__(self, label: str, parent: Scope, scope_of: Callable[[str], Scope | None]) -> None:
-        super().__init__(label, {}, parent)
-        self._scope_of, self._found = scope_of, dict[str, Definition]()
-
-    def own(self, wanted: str) -> Definition | None:
-        """Return what a name says of a neighbour."""
-        operator, _, said = wanted.rpartition("__")
-        if wanted not in self._found and said in GRAPH and operator:
-            scope = self._scope_of(operator)
-            if scope is not None:
-                self._found[wanted] = Alias(scope, *GRAPH[said])
-        return self._found.get(wanted)
-
-
 class Sheet:
     """The cells of one sheet in one data folder, with techniques applied, and the scopes they live in."""
 
@@ -171,6 +71,7 @@ class Sheet:
         self._stage_scopes: dict[tuple[str, tuple[str, ...]], Scope] = {}
         self._part_scopes: dict[tuple[str, str], Scope] = {}
         self._operator_scopes: dict[tuple[str, str, str], Scope] = {}
+        self._shapes: dict[tuple[str, str], dict[str, Definition]] = {}
         self._neighbour_scopes: dict[tuple[str, str], Scope] = {}
         self._live: dict[str, dict[str, str]] = {}
         self._totals_scopes: dict[str, Scope] = {}
@@ -250,26 +151,31 @@ class Sheet:
         """Return the scope of an operator of a part in a stage: its shape, its kind's quantities, its roofline."""
         key = (stage, part.name, operator.name)
         if key not in self._operator_scopes:
-            row = self._rows["operators"][(operator.block, operator.name)]
-            kind = self._rows["kinds"][(operator.kind,)]
+            label = f"{stage}__{part.name}__{operator.name}"
+            inner = Scope(label, self._shape(operator), self._neighbours(stage, part))
+            # what does not apply counts nothing: decided here once, not again in every cell that reads it
+            own: dict[str, Definition] = {q: Alias(inner, q, "applies") for q in (*QUANTITIES, LIVE, "count", "stored")}
+            self._operator_scopes[key] = Scope(label, own | self.roofline, inner)
+        return self._operator_scopes[key]
+
+    def _shape(self, operator: Operator) -> dict[str, Definition]:
+        """Return the cells of an operator that are the same in every part and stage."""
+        key = (operator.block, operator.name)
+        if key not in self._shapes:
+            row, kind = self._rows["operators"][key], self._rows["kinds"][(operator.kind,)]
             shape: dict[str, Definition] = {a: self._axis(row, a) for a in AXES}
             shape["operator_applies"] = self._cell("operators", row, "applies", "applies", "")
             shape["applies"] = parse("part_applies AND operator_applies")
             shape["runs"] = parse("applies AND stage_applies AND count > 0")
             shape |= {q: self._cell("kinds", kind, q, q, QUANTITY_UNITS[q]) for q in QUANTITIES}
-            shape |= {
-                "operator": literal(operator.name),
-                "kind": literal(kind["kind"]),
-                "class": literal(kind["class"]),
-                "runs_on": literal(kind["runs_on"]),
-            }
-            shape[LIVE] = self._live_cell(operator, row)
-            label = f"{stage}__{part.name}__{operator.name}"
-            inner = Scope(label, shape, self._neighbours(stage, part))
-            # what does not apply counts nothing: decided here once, not again in every cell that reads it
-            own: dict[str, Definition] = {q: Alias(inner, q, "applies") for q in (*QUANTITIES, LIVE, "count", "stored")}
-            self._operator_scopes[key] = Scope(label, own | self.roofline, inner)
-        return self._operator_scopes[key]
+            shape |= {c: literal(kind[c]) for c in ("kind", "class", "runs_on")}
+            shape |= {"operator": literal(operator.name), LIVE: self._live_cell(operator, row)}
+            self._shapes[key] = shape
+        return self._shapes[key]
+
+    def has_some(self, operator: Operator, quantity: str) -> bool:
+        """Tell whether an operator may have something of a quantity, by its kind alone."""
+        return self._rows["kinds"][(operator.kind,)][quantity] != "0"
 
     def _neighbours(self, stage: str, part: Part) -> Scope:
         key = (stage, part.name)
@@ -331,36 +237,6 @@ class Sheet:
         inner = Scope(label, {**cells, **self._cells("generation")}, self.stage_scope("decode", part))
         self._generation_scopes[key] = inner
         return self._generation_scopes[key]
-
-
-def live_formulas(operators: list[Operator]) -> dict[str, str]:
-    """Return what is in memory while each operator of a block runs, as a formula over its neighbours.
-
-    ``inputs`` names what an operator reads; of ``a|b`` it reads the first that applies.
-    """
-    reads: list[tuple[int, str, list[str]]] = []
-    for place, operator in enumerate(operators):
-        for choice in operator.inputs.split():
-            names = choice.split("|")
-            reads += [(place, n, names[:i]) for i, n in enumerate(names)]
-    found = {}
-    for place, operator in enumerate(operators):
-        before = {"stream": "stream_elements"} | {o.name: f"{o.name}__written" for o in operators[:place]}
-        terms = [f"{operator.name}__written"]
-        for produced, size in before.items():
-            readers = [(at, others) for at, n, others in reads if n == produced and at >= place]
-            conditions = [_reads(operators[at].name if at > place else "", others) for at, others in readers]
-            if conditions:
-                alive = "" if "" in conditions else " OR ".join(dict.fromkeys(conditions))
-                terms.append(f"IF({alive}, {size}, 0)" if alive else size)
-        found[operator.name] = " + ".join(terms)
-    return found
-
-
-def _reads(reader: str, others: list[str]) -> str:
-    """Return the condition under which an operator reads a tensor: it applies, and none that it would read before."""
-    parts = [f"{reader}__applies"] if reader else []
-    return " AND ".join(parts + [f"NOT {o}__applies" for o in others])
 
 
 def sheet_names(tables: Tables) -> list[str]:

@@ -23,7 +23,8 @@ from calc.program import (
     result_rows,
     written_in,
 )
-from calc.sheet import LIVE, QUANTITIES, SPANS, Alias, Definition, Scope, Sheet
+from calc.scopes import Alias, Definition, Scope
+from calc.sheet import LIVE, QUANTITIES, SPANS, Sheet
 
 GATED = ("count", "stored", *QUANTITIES, LIVE)
 FIXED = (*LABELS, "tower", "place", *SPANS)

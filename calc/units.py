@@ -16,7 +16,8 @@ import polars as pl
 from calc.errors import CalcError, closest
 from calc.formula import AGGREGATES, Node, names, to_sql
 from calc.program import Compiler
-from calc.sheet import Alias, Cell, Scope, Sheet, fact_columns
+from calc.scopes import Alias, Cell, Scope
+from calc.sheet import Sheet, fact_columns
 from calc.tables import Tables
 
 IN_SUM = "in_sum__"

@@ -179,6 +179,45 @@ def test_a_degree_that_does_not_divide_is_refused(model: str, degrees: dict[str,
     assert others["ttft_s"][1] is not None
 
 
+def test_an_overlapped_exchange_takes_the_longer_of_both() -> None:
+    """The sum over devices runs beside the product that makes its terms: no operator of its own, no time of its own."""
+    asked = {"model": "llama-3-70b", "hardware": "nvidia_h100_sxm", "batch": 8, "tp": 8}
+    for stage in ("prefill", "decode"):
+        apart, beside = rows(stage, **asked), rows(stage, **asked, technique="overlapped_exchange")
+        assert set(apart) - set(beside) == {"attention.attn_all_reduce", "mlp.mlp_all_reduce"}
+        for product, exchange in (
+            ("attention.out_proj", "attention.attn_all_reduce"),
+            ("mlp.down_proj", "mlp.mlp_all_reduce"),
+        ):
+            longer = max(apart[product]["time_s"], apart[exchange]["time_s"])
+            assert beside[product]["time_s"] == pytest.approx(longer, rel=1e-12)
+            assert beside[product]["network_bytes"] == apart[exchange]["network_bytes"]
+    one, same = (answer_of("llama-3-8b", technique=t) for t in (None, "overlapped_exchange"))
+    assert one == same
+
+
+def answer_of(model: str, **asked: object) -> tuple[object, ...]:
+    """Return the times of a question on one H100."""
+    return calc.analyze(model, "h100", by="serving", **asked).select("ttft_s", "tpot_s", "e2e_s", "fits").row(0)
+
+
+@pytest.mark.parametrize("technique", [None, "overlapped_exchange"])
+@pytest.mark.parametrize(
+    ("model", "degrees", "start"),
+    [("google/gemma-3-27b-it", {"tp": 4}, 1010), ("deepseek-v3", {"tp": 2, "ep": 16}, 700), ("ai21labs/Jamba-v0.1", {"tp": 8, "pp": 2}, 50),
+     ("meta-llama/Llama-4-Scout-17B-16E-Instruct", {"tp": 8}, 8180)],
+)  # fmt: skip
+def test_the_closed_form_is_the_sum_of_steps(
+    model: str, degrees: dict[str, int], start: int, technique: str | None
+) -> None:
+    """Every decode step of an answer evaluated by itself, exchanges included."""
+    asked = {"model": model, "hardware": "nvidia_h200_sxm", "batch": 48, "technique": technique, **degrees}
+    found = calc.analyze(**asked, input_len=start, output_len=40, by="serving").row(0, named=True)
+    steps = calc.evaluate(calc.scenarios(**asked, input_len=list(range(start, start + 39))), by="stage").collect()
+    whole = steps.filter(pl.col("stage") == "decode")["time_s"].sum()
+    assert found["tpot_s"] * 39 == pytest.approx(whole, rel=1e-9)
+
+
 def test_a_device_without_links_says_so() -> None:
     """No link is known: the replica has no time, and the reason names the facts."""
     device = calc.hardware().filter(
