@@ -13,7 +13,6 @@ from calc.database import sql_view
 from calc.errors import CalcError, DataError, closest
 from calc.formula import is_literal
 from calc.program import GRAINS, Compiler, result_scope
-from calc.questions import USUAL, Bound
 from calc.results import compiled, result_columns
 from calc.scopes import Alias, Cell, Scope
 from calc.shapes import input_axes
@@ -66,9 +65,9 @@ def _check_sheet(tables: Tables, sheet: Sheet, checked: Sheet | None = None) -> 
         findings += [p[1:] for p in problems if p.startswith("\0")]
         seen.add((cell.file, cell.key))
     findings += _check_sources(tables, sheet)
-    if not findings:
-        # of a patched sheet the answer to the usual question alone: its other cells are those of the plain one
-        findings += _check_results(tables, sheet, *((list(GRAINS), ()) if checked is None else (["serving"], USUAL)))
+    if not findings and checked is None:
+        # what a technique changes has been lowered above, cell by cell; its results are the plain sheet's
+        findings += _check_results(tables, sheet)
     return findings
 
 
@@ -180,15 +179,15 @@ def _check_sources(tables: Tables, sheet: Sheet) -> list[str]:
     return found
 
 
-def _check_results(tables: Tables, sheet: Sheet, grains: list[str], bound: Bound) -> list[str]:
+def _check_results(tables: Tables, sheet: Sheet) -> list[str]:
     """Compile results, and compare the units of their cells with the dictionary's."""
     found = []
-    for by in grains:
+    for by in GRAINS:
         table = GRAINS[by][0]
         scope = result_scope(sheet, by)
         columns = tuple(c for c in result_columns(tables, by) if scope.find(c) is not None)
         try:
-            compiled(tables, sheet, by, columns, bound)
+            compiled(tables, sheet, by, columns)
         except CalcError as error:
             found.append(str(error))
         for entry in tables.columns(table):

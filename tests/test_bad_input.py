@@ -244,7 +244,7 @@ def test_the_sql_macros_refuse_what_evaluate_refuses(column: str, value: str, me
     asked = {"model_id": "'llama-2-7b'", "hardware_id": "'h100'", column: value}
     fields = ", ".join(f"{v} as {n}" for n, v in asked.items())
     with pytest.raises(duckdb.Error, match=re.escape(message)):
-        CONNECTION.sql(f"with g as (select {fields}) select * from serving_of('g')").fetchall()
+        CONNECTION.sql(f"with g as (select {fields}) select * from stages_of('g')").fetchall()
 
 
 def test_a_name_given_twice() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -39,9 +40,10 @@ NORM = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def extended(data: Path) -> Path:
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a copy of the data with one row of each kind added."""
+    data = Path(shutil.copytree(ROOT / "data", tmp_path_factory.mktemp("extended") / "data"))
     add_row(data / "models.csv", **MODEL)
     add_row(data / "hardware.csv", **DEVICE)
     add_row(data / "formats.csv", **FORMAT)

@@ -340,3 +340,18 @@ def test_an_uploaded_configuration_becomes_the_model() -> None:
     assert any("parameters" in s.value for s in app.success)
     app.file_uploader(key="config_file").upload("bad.json", b"{", "application/json").run()
     assert not app.exception and app.error
+
+
+def test_several_devices() -> None:
+    """Degrees of parallelism are inputs; the heading counts devices; a degree that does not divide says so."""
+    at = opened(model="meta-llama/Meta-Llama-3-70B", hardware="nvidia_h100_sxm", tp="8")
+    assert at.header[0].value.startswith("Meta-Llama-3-70B on 8 × H100")
+    assert not at.warning
+    at = opened(model="meta-llama/Meta-Llama-3-70B", hardware="nvidia_h100_sxm", tp="3")
+    assert "tp does not divide models.n_heads" in at.warning[0].value
+
+
+def test_what_does_not_fit_says_how_much_is_missing() -> None:
+    """The shortfall, and the devices that would hold it all."""
+    at = opened(model="meta-llama/Meta-Llama-3-70B", hardware="nvidia_h100_sxm")
+    assert "weights do not fit" in at.warning[0].value and "2 devices" in at.warning[0].value

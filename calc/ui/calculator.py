@@ -44,7 +44,7 @@ def page() -> None:
     except CalcError as error:
         st.error(str(error), title="This question has no answer", icon=":material/error:")
         return
-    _heading(question)
+    _heading(question, serving)
     _headlines(serving, stages)
     _caveats(serving, stages)
     _roofline(question, operators)
@@ -60,10 +60,12 @@ def _with_shares(operators: pl.DataFrame, stages: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _heading(question: Question) -> None:
+def _heading(question: Question, serving: pl.DataFrame) -> None:
     device = answers.hardware().row(by_predicate=pl.col("hardware_id") == question["hardware_id"], named=True)
     model = answers.models().row(by_predicate=pl.col("model_id") == question["model_id"], named=True)
-    st.header(f"{str(question['model_id']).rpartition('/')[2]} on {device['name']}")
+    count = serving["n_devices"][0] if "n_devices" in serving.columns else 1
+    many = f"{count:.0f} × " if count > 1 else ""
+    st.header(f"{str(question['model_id']).rpartition('/')[2]} on {many}{device['name']}")
     facts = answers.words("hardware")
     told = [f"{quantity(model['n_parameters'])} parameters"] + [
         f"{facts[c].label.lower()} {shown}"
@@ -108,7 +110,11 @@ def _caveats(serving: pl.DataFrame, stages: pl.DataFrame) -> None:
     if reasons:
         st.warning("\n\n".join(reasons), title="Some figures are unknown", icon=":material/help:")
     elif "fits" in serving.columns and serving["fits"][0] is False:
-        st.warning("\n\n".join(said), title="It does not fit", icon=":material/memory:")
+        row = serving.row(0, named=True)
+        missing = f"{quantity(row['shortfall_bytes'], 'byte')} are missing"
+        enough = f"; {row['min_devices']:.0f} devices would hold it all" if row["min_devices"] else ""
+        why = f"{said[0][:1].upper()}{said[0][1:]}. {missing}{enough}."
+        st.warning(why, title="It does not fit", icon=":material/memory:")
     elif said:
         st.caption(f":material/help: Unknown: {'; '.join(said)}")
     assumed = told(stages, "assumed")

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 import streamlit as st
 
 from calc.errors import CalcError
-from calc.questions import ATTENTIONS
+from calc.questions import ATTENTIONS, DEGREES
 from calc.tables import FORMATS, spellings
 from calc.ui import answers
 from calc.ui.answers import Question, Word
 
 DEVICE = "nvidia_rtx_a6000"
 """What a first visit shows, the survey's own example, where the data has it; else the first row."""
-LENGTHS = {"batch": 1, "input_len": 2048, "output_len": 128, "cached_len": 0}
+SIZES = {"batch": 1, "input_len": 2048, "output_len": 128, "cached_len": 0}
 PRECISION = "w16a16kv16"
 
 
@@ -39,6 +39,9 @@ def choose() -> Question:
                     words[column].label, list(labels), index=None, key=column, bind="query-params",
                     placeholder="As the precision", help=words[column].description,
                 )  # fmt: skip
+        with st.expander("Several devices", icon=":material/hub:"):
+            for column in DEGREES:
+                chosen[column] = _size(column, words[column])
         chosen["attention"] = _few("attention", words["attention"].label, ATTENTIONS, words["attention"].description)
         sheet = _few(
             "sheet", "Sheet", answers.sheets(),
@@ -115,7 +118,7 @@ def _precision(word: Word) -> str | None:
 def _size(column: str, word: Word) -> int:
     least, most = answers.bounds(column)
     return st.number_input(
-        word.label, least, most, value=LENGTHS[column], step=1, key=column, bind="query-params",
+        word.label, least, most, value=SIZES.get(column, least), step=1, key=column, bind="query-params",
         help=word.description,
     )  # fmt: skip
 
