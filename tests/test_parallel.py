@@ -312,3 +312,64 @@ def test_more_devices_need_no_more_memory_each() -> None:
         for column in ("weight_memory_bytes", "kv_cache_bytes", "activation_peak_bytes"):
             known = rows.drop_nulls(column).sort("tp")[column]
             assert known.is_sorted(descending=True), (rows["model_id"][0], column)
+
+
+def serving(model: str, hardware: str, **asked: object) -> dict[str, object]:
+    """Return the serving figures of a question."""
+    return calc.analyze(model, hardware, by="serving", **asked).row(0, named=True)
+
+
+def test_one_token_leaves_its_device_whole() -> None:
+    """With fewer sequences than groups the busiest device has one, and sends it to as many as any other would."""
+    found = rows("decode", model="deepseek-v3", hardware="nvidia_h200_sxm", ep=32, batch=1)
+    copies = 32 * (1 - (31 / 32) ** 8)
+    assert found["moe.expert_dispatch"]["network_bytes"] == pytest.approx(7168 * 2 * copies * 31 / 32, rel=1e-12)
+
+
+def test_unknown_memory_is_not_nothing() -> None:
+    """A device without a capacity has no shortfall, no batch and no context; nor has a replica that cannot be."""
+    device = calc.hardware().filter(
+        pl.col("memory_capacity_bytes").is_null() & pl.col("memory_bandwidth_bytes_per_s").is_not_null()
+        & pl.col("fp32_ops_per_s").is_not_null()
+    )["hardware_id"][0]  # fmt: skip
+    for found in (serving("llama-2-7b", device), serving("llama-3-70b", "h100", tp=7)):
+        assert [found[c] for c in ("fits", "shortfall_bytes", "max_batch", "max_context")] == [None] * 4
+        assert found["reason"]
+
+
+def test_a_full_window_needs_no_more() -> None:
+    """Where every layer has a window, the context is bounded by nothing; sparse attention keeps every latent."""
+    assert serving("mistralai/Mistral-7B-v0.1", "h100")["max_context"] is None
+    sparse = {"precision": "fp8_block", "tp": 8, "input_len": 4000, "output_len": 100}
+    found = serving("deepseek-ai/DeepSeek-V3.2", "nvidia_h200_sxm", **sparse)
+    longest = int(found["max_context"])
+    for length, fits in ((longest - 4000, True), (longest - 3999, False)):
+        assert (
+            serving("deepseek-ai/DeepSeek-V3.2", "nvidia_h200_sxm", **sparse | {"output_len": length})["fits"] is fits
+        )
+
+
+def test_sends_cross_domains_as_often_as_they_must() -> None:
+    """16 ranks on two servers of 8: fourteen of fifteen sends stay inside."""
+    row = rows("prefill", model="llama-3-70b", hardware="nvidia_h100_sxm", pp=16)["pipeline.send"]
+    stream = 1024 * 8192 * 2
+    assert row["count"] * row["network_s"] == pytest.approx(14 * stream / NVLINK + stream / NETWORK, rel=1e-12)
+
+
+def test_an_encoder_answers_with_no_tokens() -> None:
+    """No output tokens, hence no price and no energy of one; a translator's prompt is what its encoder reads."""
+    found = serving("google-bert/bert-base-uncased", "h100", cached_len=512)
+    assert found["output_tokens_per_s"] is found["usd_per_million_output_tokens"] is found["energy_j_per_token"] is None
+    assert (
+        found["usd_per_million_input_tokens"]
+        == serving("google-bert/bert-base-uncased", "h100")["usd_per_million_input_tokens"]
+    )
+    t5 = serving("google-t5/t5-base", "nvidia_h100_sxm", cached_len=512)
+    price = calc.hardware().filter(pl.col("hardware_id") == "nvidia_h100_sxm")["price_usd_per_hour"][0]
+    assert t5["usd_per_million_input_tokens"] == pytest.approx(1e6 * price / 3600 * t5["ttft_s"] / 1024, rel=1e-12)
+
+
+def test_one_device_without_links_exchanges_nothing() -> None:
+    """Named or not, an overlapped exchange of one device takes no time."""
+    times = [serving("llama-2-7b", "apple_m3_max", technique=t)["ttft_s"] for t in (None, "overlapped_exchange")]
+    assert times[0] is not None and times[0] == times[1]
