@@ -25,7 +25,9 @@ SHOWN = {
     "operator": ("stage", "part", "operator", "count", "ops", "memory_bytes", "arithmetic_intensity", "compute_format",
                  "attainable_ops_per_s", "time_s", "bound"),
     "stage": ("stage", "ops", "memory_bytes", "time_s", "floor_s", "mfu", "mbu", "bound", "memory_consumption_bytes"),
-    "serving": ("ttft_s", "tpot_s", "e2e_s", "output_tokens_per_s", "weight_memory_bytes", "kv_cache_bytes"),
+    "serving": ("n_devices", "ttft_s", "tpot_s", "e2e_s", "output_tokens_per_s", "weight_memory_bytes",
+                "kv_cache_bytes", "activation_peak_bytes", "fits", "max_batch", "usd_per_million_output_tokens",
+                "energy_j_per_token"),
 }  # fmt: skip
 
 

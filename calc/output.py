@@ -32,7 +32,7 @@ def print_frame(
         if column.name in exact:
             return ["—" if v is None else f"{v:,.0f}" for v in column]
         if not column.dtype.is_numeric():
-            return ["—" if v is None else str(v) for v in column]
+            return [quantity(v) for v in column]
         return [quantity(v, units.get(column.name, ""), digits) for v in column]
 
     texts = pl.DataFrame({c.name: shown(c) for c in frame})

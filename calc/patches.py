@@ -17,8 +17,8 @@ KEYS = {
 """The files of a sheet and the fields that identify a row in each; a patch's key is these, joined by dots."""
 
 TEXTS = (
-    "cell", "stage", "part", "block", "operator", "kind", "class", "runs_on", "name", "formula", "value", "unit",
-    "split", "tower", "place", "inputs", "applies", "label", "note", "source_id", "_added_by",
+    "cell", "stage", "part", "block", "operator", "kind", "class", "runs_on", "exchange", "name", "formula", "value",
+    "unit", "split", "tower", "place", "inputs", "applies", "label", "note", "source_id", "_added_by",
 )  # fmt: skip
 """Fields of an added row that stay empty until a patch fills them; the others are numbers and begin as 0."""
 PREVIOUS = "previous"

@@ -20,7 +20,7 @@ from calc.formula import AGGREGATES, FALSE, TRUE, ZERO, Node, is_literal, name, 
 from calc.scopes import Alias, Cell, Definition, Part, Scope
 from calc.sheet import LIVE, QUANTITIES, Sheet, constant_value
 
-LABELS = ("stage", "part", "operator", "kind", "class", "runs_on")
+LABELS = ("stage", "part", "operator", "kind", "class", "runs_on", "exchange")
 """What names an operator's row; the other fields are numbers."""
 STAGES = ("prefill", "decode")
 """The stages that results show; a sheet may have more, which only other cells read."""

@@ -26,14 +26,14 @@ QUANTITIES = (
 )  # fmt: skip
 LIVE = "live_elements"
 """Elements of the activations that are in memory while an operator runs: by the graph that ``inputs`` gives."""
-SPANS = ("window_tokens", "chunk_tokens")
-"""How far a part looks back: the cells of a stage read them, so that each part has its own spans of an answer."""
+SPANS = ("window_tokens", "chunk_tokens", "cache_tokens")
+"""How far a part looks back and how much its cache holds: the cells of a stage read them, so that each has its own."""
 FIELDS = {
     "constants": ("name", "value", "unit", "label", "note", "source_id"),
     "parts": ("part", "block", "tower", "place", "count", "stored", *SPANS, "applies", "label", "note", "source_id"),
     "bindings": ("part", "cell", "formula", "note", "source_id"),
     "operators": ("block", "operator", "kind", *AXES, "split", "inputs", "applies", "label", "note", "source_id"),
-    "kinds": ("kind", "class", "runs_on", *QUANTITIES, "label", "note", "source_id"),
+    "kinds": ("kind", "class", "runs_on", "exchange", *QUANTITIES, "label", "note", "source_id"),
 }
 UNITS = ("matrix", "vector", "both", "network")
 """What a kind may run on."""
@@ -42,6 +42,8 @@ CLASSES = (
     "collective",
 )  # fmt: skip
 """What a kind may be: its class picks the format of its weights and of its cache."""
+EXCHANGES = ("none", "sum", "gather", "dispatch", "combine", "send")
+"""What a kind may do with other devices."""
 TOWERS = ("text", "vision", "mtp")
 """What a part belongs to: parameters of each are counted apart."""
 PLACES = ("first", "layers", "last")
@@ -168,7 +170,7 @@ class Sheet:
             shape["applies"] = parse("part_applies AND operator_applies")
             shape["runs"] = parse("applies AND stage_applies AND count > 0")
             shape |= {q: self._cell("kinds", kind, q, q, QUANTITY_UNITS[q]) for q in QUANTITIES}
-            shape |= {c: literal(kind[c]) for c in ("kind", "class", "runs_on")}
+            shape |= {c: literal(kind[c]) for c in ("kind", "class", "runs_on", "exchange")}
             shape |= {"operator": literal(operator.name), LIVE: self._live_cell(operator, row)}
             self._shapes[key] = shape
         return self._shapes[key]
@@ -357,6 +359,7 @@ def _check_structure(title: str, rows: dict[str, list[Row]]) -> None:
     expect("operators", "kind", (r["kind"] for r in rows["kinds"]), "kind")
     expect("kinds", "runs_on", UNITS, "unit")
     expect("kinds", "class", CLASSES, "class")
+    expect("kinds", "exchange", EXCHANGES, "exchange")
     expect("parts", "tower", TOWERS, "tower")
     expect("parts", "place", PLACES, "place")
     for row in rows["operators"]:
