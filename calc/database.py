@@ -26,6 +26,8 @@ from calc.tables import FORMATS, ROOT, Tables
 
 SQL_TYPES = {"number": "double", "boolean": "boolean", "text": "varchar"}
 QUESTIONS = "__questions"
+SETTINGS = {"disabled_optimizers": "projection_placement"}
+"""That pass takes seconds for tables of a thousand columns and gains nothing here."""
 IN_SHORT = """create macro in_short(x) as case
 when x >= 1e12 then printf('%.0fT', x / 1e12) when x >= 1e9 then printf('%.0fG', x / 1e9)
 when x >= 1e6 then printf('%.0fM', x / 1e6) when x >= 1e3 then printf('%.0fK', x / 1e3) else printf('%.0f', x) end"""
@@ -51,7 +53,7 @@ def _answer(tables: Tables, questions: Questions, program: Program) -> pl.DataFr
 
 @lru_cache(maxsize=16)
 def _facts(tables: Tables) -> duckdb.DuckDBPyConnection:
-    connection = duckdb.connect()
+    connection = duckdb.connect(config=SETTINGS)
     _create_tables(connection, tables)
     return connection
 
@@ -97,11 +99,8 @@ def program_ctes(tables: Tables, program: Program, joined: str, keep: str = "") 
         ctes.append(f"every_row as (\nselect {ROW}{kept}, unnest([\n{rows}], recursive := true)\nfrom {last})")
         ctes.append("answers as (select * exclude (__gate) from every_row where __gate)")
         return ctes
-    dtypes = {f: "text" if f in LABELS else "number" for f in program.rows[0].values}
-    rows = ",\n".join(_struct(i, r, dtypes) for i, r in enumerate(program.rows))
-    carried = "".join(f', "{c}"' for c in program.broadcast)
-    ctes.append(f"every_row as (\nselect {ROW}{kept}{carried}, unnest([\n{rows}], recursive := true)\nfrom {last})")
-    ctes.append("row_0 as (select * from every_row where __gate)")
+    broadcast = [*([keep] if keep else []), *(f'"{c}"' for c in program.broadcast)]
+    ctes += _unfolded("row", program.rows, last, broadcast)
     last = _levels(ctes, "row", "row_0", program.late)
     outputs = ",\n  ".join(_typed(n, program.dtypes[c]) + f' as "{c}"' for c, n in program.outputs.items())
     ctes.append(f"answers as (\nselect {ROW}{kept}, __nth,\n  {outputs}\nfrom {last})")
@@ -113,10 +112,7 @@ def _sums(ctes: list[str], program: Program, source: str) -> str:
     added = program.addends
     if added is None:
         return source
-    rows = ",\n".join(_struct(i, r, _dtypes(r)) for i, r in enumerate(added.rows))
-    carried = "".join(f', "{c}"' for c in added.broadcast())
-    ctes.append(f"addend_rows as (\nselect {ROW}{carried}, unnest([\n{rows}], recursive := true)\nfrom {source})")
-    ctes.append("addend_0 as (select * from addend_rows where __gate)")
+    ctes += _unfolded("addend", added.rows, source, [f'"{c}"' for c in added.broadcast()])
     last = _levels(ctes, "addend", "addend_0", added.late)
     # an unknown addend makes the sum unknown, never smaller
     aggregates = {"SUM": "case when count(*) = count({0}) then sum({0}) end", "MAX": "max({0})"}
@@ -126,8 +122,33 @@ def _sums(ctes: list[str], program: Program, source: str) -> str:
     return "summed"
 
 
-def _dtypes(row: ResultRow) -> dict[str, str]:
-    return {f: "text" if n.kind == "string" else "number" for f, n in row.values.items()}
+def _unfolded(title: str, rows: list[ResultRow], source: str, carried: list[str]) -> list[str]:
+    """Return the tables that give one row per question and operator that it has; the last is ``<title>_0``.
+
+    Operators share most of what they say: each distinct value of a field is written, and computed, once per question,
+    in a list; a constant table of slots says which of them an operator has.
+    """
+    fields = {"__gate": [r.gate for r in rows]} | {f: [r.values[f] for r in rows] for f in rows[0].values}
+    values, slots, picked = [ROW, *carried], [_slots(range(len(rows)), "__nth")], [ROW, *carried, "__nth"]
+    for field, nodes in fields.items():
+        places = {node: i for i, node in enumerate(dict.fromkeys(nodes), start=1)}
+        values.append(f'cast([{", ".join(map(sql, places))}] as {_sql_type(field, nodes)}[]) as "{field}"')
+        slots.append(_slots((places[n] for n in nodes), f"{field}_slot"))
+        if field != "__gate":
+            picked.append(f'"{field}"["{field}_slot"] as "{field}"')
+    chosen = f'{title}_values cross join {title}_slots where "__gate"["__gate_slot"]'
+    tables = {"values": (values, f" from {source}"), "slots": (slots, ""), "0": (picked, f" from {chosen}")}
+    return [f"{title}_{t} as (\nselect\n  " + ",\n  ".join(what) + f"{of})" for t, (what, of) in tables.items()]
+
+
+def _sql_type(field: str, nodes: list[Node]) -> str:
+    if field == "__gate":
+        return "boolean"
+    return "varchar" if field in LABELS or any(n.kind == "string" for n in nodes) else "double"
+
+
+def _slots(places: Iterable[int], column: str) -> str:
+    return f"unnest(cast('[{','.join(map(str, places))}]' as integer[])) as \"{column}\""
 
 
 def _levels(ctes: list[str], prefix: str, source: str, columns: list[Column]) -> str:
@@ -157,7 +178,7 @@ def connect(tables: Tables, grid: str | None = None) -> duckdb.DuckDBPyConnectio
     """Return a connection with every table, the ``scenarios`` to ask, and every view and macro over them."""
     if grid is not None:
         raise CalcError("grids come with a later version; connect() without one")
-    connection = duckdb.connect()
+    connection = duckdb.connect(config=SETTINGS)
     _create_tables(connection, tables)
     for table, key in (("models", "model_id"), ("hardware", "hardware_id")):
         connection.execute(_spellings(table, key))
