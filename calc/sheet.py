@@ -35,6 +35,8 @@ FIELDS = {
     "operators": ("block", "operator", "kind", *AXES, "split", "inputs", "applies", "label", "note", "source_id"),
     "kinds": ("kind", "class", "runs_on", "exchange", *QUANTITIES, "label", "note", "source_id"),
 }
+OWN = ("count", "stored", "operator", "part", "tower", "place", "class", "applies", "runs")
+"""What an operator says of itself over a whole answer, as of each stage."""
 UNITS = ("matrix", "vector", "both", "network")
 """What a kind may run on."""
 CLASSES = (
@@ -231,10 +233,10 @@ class Sheet:
         cells: dict[str, Definition] = {
             f"{s}_{c}": Alias(self.operator_scope(s, part, operator), c)
             for s in self.stages
-            for c in (*self.roofline, *self.stage_scope(s).cells)
+            for c in ("count", *self.roofline, *self.stage_scope(s).cells)
         }
         own = self.operator_scope("decode", part, operator)
-        cells |= {c: Alias(own, c) for c in ("count", "stored", "operator", "part", "class", "applies", "runs")}
+        cells |= {c: Alias(own, c) for c in OWN}
         label = f"generation__{part.name}__{operator.name}"
         inner = Scope(label, {**cells, **self._cells("generation")}, self.stage_scope("decode", part))
         self._generation_scopes[key] = inner

@@ -99,7 +99,7 @@ class SummingCompiler(Compiler):
             cells: dict[str, Definition] = {
                 f"{s}_{c}": Alias(rows, c)
                 for s, rows in every.items()
-                for c in (*self.sheet.roofline, *self.sheet.stage_scope(s).cells)
+                for c in ("count", *self.sheet.roofline, *self.sheet.stage_scope(s).cells)
             }
             part = self.sheet.parts[0]
             own = self.sheet.generation_scope(part, self.sheet.operators(part.block)[0])
