@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from calc.errors import CalcError
 from calc.output import WRITERS, print_frame, writable, write, write_text
 
 if TYPE_CHECKING:
+    import duckdb
     import polars as pl
 
 SCENARIO_OPTIONS = (
@@ -205,7 +207,7 @@ def _sql(options: argparse.Namespace) -> None:
         except (OSError, UnicodeDecodeError) as error:
             raise CalcError(f"{options.file}: cannot be read ({error})") from error
     try:
-        found = calc.connect().sql(query, params=_pairs(options.param) or None)
+        found = _asked_with(calc.connect(), query, _pairs(options.param))
         frame = found.pl() if found is not None else None
     except duckdb.Error as error:
         raise CalcError(f"the query fails: {error}") from error
@@ -215,6 +217,18 @@ def _sql(options: argparse.Namespace) -> None:
         write(frame, options.output)
     else:
         print_frame(frame)
+
+
+def _asked_with(
+    connection: duckdb.DuckDBPyConnection, query: str, values: dict[str, object]
+) -> duckdb.DuckDBPyRelation | None:
+    """Ask with values for ``$name`` in the query and for variables, which views read with ``getvariable('name')``."""
+    for name, value in values.items():
+        if not name.isidentifier():
+            raise CalcError(f"--param {name}: is no name")
+        connection.execute(f"set variable {name} = ?", [value])
+    placed = {n: v for n, v in values.items() if re.search(rf"\${n}\b", query)}
+    return connection.sql(query, params=placed or None)
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -26,7 +26,9 @@ from calc.tables import FORMATS, ROOT, Tables
 
 SQL_TYPES = {"number": "double", "boolean": "boolean", "text": "varchar"}
 QUESTIONS = "__questions"
-SETTINGS = {"disabled_optimizers": "projection_placement"}
+SCENARIO_ROW = "scenario_row"
+"""Which row of the table of scenarios a view's row answers."""
+SETTINGS: dict[str, str | bool | int | float | list[str]] = {"disabled_optimizers": "projection_placement"}
 """That pass takes seconds for tables of a thousand columns and gains nothing here."""
 IN_SHORT = """create macro in_short(x) as case
 when x >= 1e12 then printf('%.0fT', x / 1e12) when x >= 1e9 then printf('%.0fG', x / 1e9)
@@ -183,19 +185,42 @@ def connect(tables: Tables, grid: str | None = None) -> duckdb.DuckDBPyConnectio
     for table, key in (("models", "model_id"), ("hardware", "hardware_id")):
         connection.execute(_spellings(table, key))
     connection.execute(IN_SHORT)
-    columns = scenario_columns(tables)
-    fields = ", ".join(f'"{n}" {SQL_TYPES[str(c["dtype"])]}' for n, c in columns.items())
-    connection.execute(f"create table __scenario_columns ({fields})")
+    columns = {n: SQL_TYPES[str(c["dtype"])] for n, c in scenario_columns(tables).items()} | {"workload_id": "varchar"}
+    connection.execute(f"create table __scenario_columns ({_fields(columns)})")
+    _create_views(connection, tables, columns)
+    return connection
+
+
+def _create_views(connection: duckdb.DuckDBPyConnection, tables: Tables, columns: dict[str, str]) -> None:
+    """Create ``scenarios``, and the views and macros over it."""
     views = dict(sql_views(ROOT / "sql"))
     connection.execute(f"create table scenarios as {views.pop('scenarios')}")
-    for title in sheet_names(tables):
-        for by, (view, _) in GRAINS.items():
-            name = view if title == "exact" else f"{title}_{view}"
-            connection.execute(f"create macro {name}_of(scenario_table) as table {sheet_query(tables, title, by)}")
-            connection.execute(f"create view {name} as from {name}_of('scenarios')")
+    grains = {
+        view if title == "exact" else f"{title}_{view}": (title, by)
+        for title in sheet_names(tables)
+        for by, (view, _) in GRAINS.items()
+    }
+    # a view is bound when it is made: over a stand-in for each sheet's formulas that takes no time
+    for name, (title, by) in grains.items():
+        results = {c: SQL_TYPES[t] for c, t in shown_columns(tables, title, by).items()}
+        nulls = ", ".join(f'null::{t} as "{c}"' for c, t in {SCENARIO_ROW: "bigint", **columns, **results}.items())
+        connection.execute(f"create macro {name}_of(scenario_table) as table select {nulls} where false")
+        connection.execute(f"create view {name} as from {name}_of('scenarios')")
     for view, text in views.items():
         connection.execute(f"create view {view} as {text}")
-    return connection
+    for name, (title, by) in grains.items():
+        query = sheet_query(tables, title, by)
+        connection.execute(f"create or replace macro {name}_of(scenario_table) as table {query}")
+
+
+def _fields(columns: dict[str, str]) -> str:
+    return ", ".join(f'"{n}" {t}' for n, t in columns.items())
+
+
+def shown_columns(tables: Tables, title: str, by: str) -> dict[str, str]:
+    """Return the result columns that a sheet has at a grain, and their types."""
+    scope = result_scope(load_sheet(tables, title), by)
+    return {c: t for c, t in result_columns(tables, by).items() if scope.find(c) is not None}
 
 
 def sql_view(tables: Tables, view: str) -> pl.DataFrame:
@@ -213,9 +238,8 @@ def _spellings(table: str, key: str) -> str:
 
 def sheet_query(tables: Tables, title: str, by: str) -> str:
     """Return the SELECT of one grain of one sheet over ``query_table(scenario_table)``, self-contained."""
-    sheet = load_sheet(tables, title)
-    found = [c for c in result_columns(tables, by) if result_scope(sheet, by).find(c) is not None]
-    program = compiled(tables, sheet, by, tuple(found))
+    found = shown_columns(tables, title, by)
+    program = compiled(tables, load_sheet(tables, title), by, tuple(found))
     columns = scenario_columns(tables)
     defaults = tables["workloads"].row(by_predicate=pl.col("workload_id") == "defaults", named=True)
     parameters = {r["parameter"]: r["default_value"] for r in tables["parameters"].iter_rows(named=True)}
@@ -245,7 +269,8 @@ left join __devices as h on h.hardware_id = d.hardware_id
 left join precisions as p on p.precision_id = coalesce(lower(s.precision), 'w16a16kv16'))"""
     ctes = [questions, *program_ctes(tables, program, _joined(tables, program, QUESTIONS), "__asked")]
     results = ", ".join(f'"{c}"' for c in found)
-    return f"with {', '.join(ctes)} select unnest(__asked), {results} from answers order by {ROW}, __nth"
+    shown = f"{ROW} as {SCENARIO_ROW}, unnest(__asked), {results}"
+    return f"with {', '.join(ctes)} select {shown} from answers order by {ROW}, __nth"
 
 
 def _refusals(tables: Tables) -> str:

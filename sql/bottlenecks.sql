@@ -1,8 +1,9 @@
 -- bottlenecks: where the time of a stage goes: seconds and share per part and ceiling.
--- grain: model_id, hardware_id, workload_id, stage, part, bound
+-- grain: scenario_row, stage, part, bound
 -- reads: operators
 with limited as (
     select
+        scenario_row,
         model_id,
         hardware_id,
         workload_id,
@@ -17,5 +18,5 @@ with limited as (
 
 select
     *,
-    time_s / sum(time_s) over (partition by model_id, hardware_id, workload_id, stage) as time_share
+    time_s / sum(time_s) over (partition by scenario_row, stage) as time_share
 from limited

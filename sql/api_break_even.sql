@@ -1,0 +1,39 @@
+-- api_break_even: the load from which a deployment of one's own is cheaper than buying by the token.
+-- grain: scenario_row
+-- reads: serving
+-- variables: api_usd_per_million_input_tokens = 0, api_usd_per_million_output_tokens
+with compared as (
+    select
+        scenario_row,
+        model_id,
+        hardware_id,
+        workload_id,
+        batch,
+        requests_per_s,
+        reason,
+        fits,
+        usd_per_million_output_tokens * output_tokens_per_s / 1e6 as replica_usd_per_s,
+        (
+            coalesce(input_len, 1024) * cast(coalesce(getvariable('api_usd_per_million_input_tokens'), 0) as double)
+            + coalesce(output_len, 128) * cast(getvariable('api_usd_per_million_output_tokens') as double)
+        ) / 1e6 as api_usd_per_request
+    from serving
+)
+
+select
+    scenario_row,
+    model_id,
+    hardware_id,
+    workload_id,
+    batch,
+    api_usd_per_request,
+    replica_usd_per_s / nullif(requests_per_s, 0) as usd_per_request,
+    86400 * replica_usd_per_s / nullif(api_usd_per_request, 0) as break_even_requests_per_day,
+    replica_usd_per_s / nullif(api_usd_per_request * requests_per_s, 0) as break_even_utilisation,
+    case
+        when api_usd_per_request is null
+            then 'set the variable api_usd_per_million_output_tokens to the price asked'
+        when not coalesce(fits, false) or replica_usd_per_s is null then coalesce(reason, 'its cost is unknown')
+        when replica_usd_per_s > api_usd_per_request * requests_per_s then 'buying by the token is cheaper at any load'
+    end as reason
+from compared

@@ -1,0 +1,39 @@
+-- disaggregation: pools of one device that prefills and another that decodes, in the ratio in which neither waits.
+-- grain: scenario_row, prefill_hardware_id
+-- reads: serving
+with pools as (
+    select
+        *,
+        usd_per_million_output_tokens * output_tokens_per_s / 1e6 as replica_usd_per_s
+    from serving
+    where fits
+)
+
+select
+    d.scenario_row,
+    p.hardware_id as prefill_hardware_id,
+    d.model_id,
+    d.hardware_id,
+    d.workload_id,
+    d.batch,
+    d.decode_requests_per_s / p.prefill_requests_per_s as prefill_replicas_per_decode_replica,
+    d.decode_requests_per_s
+    / (d.n_devices + p.n_devices * d.decode_requests_per_s / p.prefill_requests_per_s) as requests_per_s_per_device,
+    1 / p.prefill_requests_per_s + d.prompt_kv_bytes / least(d.scaleout_bytes_per_s, p.scaleout_bytes_per_s) as ttft_s,
+    d.tpot_s,
+    1e6 * (d.replica_usd_per_s / d.decode_requests_per_s + p.replica_usd_per_s / p.prefill_requests_per_s)
+    / coalesce(d.output_len, 128) as usd_per_million_output_tokens
+from pools as d
+inner join pools as p
+    on
+        d.model_id = p.model_id
+        and d.workload_id is not distinct from p.workload_id
+        and d.input_len is not distinct from p.input_len
+        and d.output_len is not distinct from p.output_len
+        and d.cached_len is not distinct from p.cached_len
+        and d.precision is not distinct from p.precision
+        and d.batch is not distinct from p.batch
+        and d.tp is not distinct from p.tp
+        and d.pp is not distinct from p.pp
+        and d.ep is not distinct from p.ep
+where d.decode_requests_per_s is not null and p.prefill_requests_per_s is not null
