@@ -195,7 +195,8 @@ def _explain(options: argparse.Namespace) -> None:
 def _sql(options: argparse.Namespace) -> None:
     import duckdb
 
-    import calc
+    from calc.database import connect
+    from calc.tables import load
 
     if (options.query is None) == (options.file is None):
         raise CalcError("give one query: as an argument, or with --file")
@@ -207,7 +208,7 @@ def _sql(options: argparse.Namespace) -> None:
         except (OSError, UnicodeDecodeError) as error:
             raise CalcError(f"{options.file}: cannot be read ({error})") from error
     try:
-        found = _asked_with(calc.connect(), query, _pairs(options.param))
+        found = _asked_with(connect(load(), query=query), query, _pairs(options.param))
         frame = found.pl() if found is not None else None
     except duckdb.Error as error:
         raise CalcError(f"the query fails: {error}") from error

@@ -176,8 +176,11 @@ def sql(node: Node) -> str:
     return to_sql(node, lambda n: f'"{n}"')
 
 
-def connect(tables: Tables, grid: str | None = None) -> duckdb.DuckDBPyConnection:
-    """Return a connection with every table, the ``scenarios`` to ask, and every view and macro over them."""
+def connect(tables: Tables, grid: str | None = None, query: str | None = None) -> duckdb.DuckDBPyConnection:
+    """Return a connection with every table, the ``scenarios`` to ask, and every view and macro over them.
+
+    For one ``query`` only the views that it names are there, which takes less time.
+    """
     if grid is not None:
         raise CalcError("grids come with a later version; connect() without one")
     connection = duckdb.connect(config=SETTINGS)
@@ -187,19 +190,25 @@ def connect(tables: Tables, grid: str | None = None) -> duckdb.DuckDBPyConnectio
     connection.execute(IN_SHORT)
     columns = {n: SQL_TYPES[str(c["dtype"])] for n, c in scenario_columns(tables).items()} | {"workload_id": "varchar"}
     connection.execute(f"create table __scenario_columns ({_fields(columns)})")
-    _create_views(connection, tables, columns)
+    _create_views(connection, tables, columns, query)
     return connection
 
 
-def _create_views(connection: duckdb.DuckDBPyConnection, tables: Tables, columns: dict[str, str]) -> None:
-    """Create ``scenarios``, and the views and macros over it."""
+def _create_views(
+    connection: duckdb.DuckDBPyConnection, tables: Tables, columns: dict[str, str], query: str | None
+) -> None:
+    """Create ``scenarios``, and the views and macros over it: all, or those that a query rests on."""
     views = dict(sql_views(ROOT / "sql"))
     connection.execute(f"create table scenarios as {views.pop('scenarios')}")
+    named = _named(query, views)
     grains = {
         view if title == "exact" else f"{title}_{view}": (title, by)
         for title in sheet_names(tables)
         for by, (view, _) in GRAINS.items()
     }
+    if query is not None:
+        grains = {name: of for name, of in grains.items() if {name, f"{name}_of"} & named}
+        views = {view: text for view, text in views.items() if view in named}
     # a view is bound when it is made: over a stand-in for each sheet's formulas that takes no time
     for name, (title, by) in grains.items():
         results = {c: SQL_TYPES[t] for c, t in shown_columns(tables, title, by).items()}
@@ -209,8 +218,18 @@ def _create_views(connection: duckdb.DuckDBPyConnection, tables: Tables, columns
     for view, text in views.items():
         connection.execute(f"create view {view} as {text}")
     for name, (title, by) in grains.items():
-        query = sheet_query(tables, title, by)
-        connection.execute(f"create or replace macro {name}_of(scenario_table) as table {query}")
+        formulas = sheet_query(tables, title, by)
+        connection.execute(f"create or replace macro {name}_of(scenario_table) as table {formulas}")
+
+
+def _named(query: str | None, views: dict[str, str]) -> set[str]:
+    """Return every word of a query and of the views that it names, and so on."""
+    found: set[str] = set()
+    left = set(re.findall(r"\w+", (query or "").lower()))
+    while left:
+        found |= left
+        left = {w for v in left if v in views for w in re.findall(r"\w+", views[v])} - found
+    return found
 
 
 def _fields(columns: dict[str, str]) -> str:

@@ -134,7 +134,7 @@ def _axis(tables: Tables, given: str, column: str, values: object) -> pl.DataFra
             column, *(pl.col(c).cast(pl.Int64) for c in ("batch", "input_len", "output_len", "cached_len"))
         )  # fmt: skip
     if any(isinstance(v, float) for v in listed) and all(type(v) in (int, float, type(None)) for v in listed):
-        listed = [None if v is None else float(v) for v in listed]
+        listed = [v if v is None else float(v) for v in listed]  # type: ignore[arg-type]
     try:
         return pl.DataFrame({column: pl.Series(column, listed, dtype=None if _any(listed) else pl.String)})
     except (TypeError, pl.exceptions.PolarsError) as error:

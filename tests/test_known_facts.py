@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 import pytest
+from conftest import ROOT
 
 import calc
 
@@ -47,3 +48,39 @@ def test_llama_3_70b_needs_two_h100() -> None:
     assert alone["fits"] is False and alone["min_devices"] == 2 and "weights" in str(alone["reason"])
     assert alone["shortfall_bytes"] == alone["memory_needed_bytes"] - 80 * 2**30
     assert pair["fits"] is True and pair["shortfall_bytes"] == 0
+
+
+def test_bitnets_table_in_order_and_direction() -> None:
+    """Two A100 of 80 GB, 512 tokens: 16 and 176 sequences, 333 and 2,977 tokens/s (arXiv:2402.17764, table 3).
+
+    The printed batches need 149.8 to 150.8 GB for weights and caches and 0.74 to 0.75 GB a sequence, whatever the heads.
+    """
+    found = calc.connect().sql((ROOT / "sql" / "survey" / "bitnet.sql").read_text()).pl()
+    wide, ternary = found.sort("max_batch").iter_rows(named=True)
+    assert (wide["weights"], ternary["weights"]) == ("fp16", "ternary")
+    assert (wide["paper_max_batch"], ternary["paper_max_batch"]) == (16, 176)
+    assert ternary["max_batch"] > 4 * wide["max_batch"]
+    assert ternary["output_tokens_per_s"] > wide["output_tokens_per_s"]
+    heavy, light = 2 * wide["weight_memory_bytes"], 2 * ternary["weight_memory_bytes"]
+    fitting = [
+        (c, max((c - heavy) / 17, (c - light) / 177), min((c - heavy) / 16, (c - light) / 176))
+        for c in range(int(heavy) + 1, int(172e9), 10_000_000)
+    ]
+    fitting = [(c, low, high) for c, low, high in fitting if low < high]
+    assert 149.7e9 < fitting[0][0] < fitting[-1][0] < 150.8e9
+    assert fitting[0][1] > 0.738e9 and fitting[-1][2] < 0.756e9
+    all_heads, grouped = (512 * 2 * 80 * heads * 128 for heads in (64, 8))
+    assert grouped * 2 < fitting[0][1] < 2 * all_heads
+    assert all_heads == 671_088_640  # in 8 bits: what is left is 0.07 GB a sequence
+    assert round((160e9 - light) / (160e9 - heavy), 1) == 6.4
+
+
+def test_the_bound_of_groq() -> None:
+    """300 tokens/s/user on Llama-2-70B is half of what chips one after the other could, and a thousandth of all at once."""
+    found = calc.connect().sql((ROOT / "sql" / "survey" / "groq.sql").read_text()).pl()
+    row = found.filter(pl.col("model_id").str.contains("70b")).row(0, named=True)
+    assert row["min_devices"] >= 2 * 68.98e9 / 230e6
+    assert row["one_after_the_other_tokens_per_s"] == pytest.approx(80e12 / (2 * 68.7e9), rel=0.02)
+    assert 0.4 < row["share_of_one_after_the_other"] < 0.6 and row["share_of_all_at_once"] < 0.001
+    spread = answer("llama-2-70b", "groq_lpu_v1", tp=8)
+    assert spread["tpot_s"] is None and "scaleup_link_bytes_per_s" in str(spread["reason"])
