@@ -43,4 +43,4 @@ select
     s.output_tokens_per_s,
     p.paper_tokens_per_s
 from serving_of('largest') as s
-inner join printed as p using ("precision")
+inner join printed as p on s."precision" = p."precision"
