@@ -150,6 +150,8 @@ def _row_labels(programs: list[Program], column: str) -> list[object] | None:
 
 def _below(found: pl.DataFrame, column: str, n: int) -> pl.Series:
     """Return a column of each question's result rows, one below the other."""
+    if n == 1:
+        return found[f"0 {column}"].alias(column)
     return found.select(pl.concat_arr(f"{i} {column}" for i in range(n)).explode().alias(column)).to_series()
 
 

@@ -103,6 +103,13 @@ def _numeric(function: Callable[..., float]) -> Fold:
     return fold
 
 
+def _fold_equal(operands: tuple[Node, ...]) -> Node | None:
+    """Decide a comparison; what is the same by its making is equal, known or not."""
+    if operands[0] == operands[1] and operands[0] != NULL:
+        return TRUE
+    return _compare(lambda a, b: a == b)(operands)
+
+
 def _compare(function: Callable[[object, object], bool]) -> Fold:
     def fold(operands: tuple[Node, ...]) -> Node | None:
         left, right = operands
@@ -149,7 +156,7 @@ _FOLDS: dict[str, Fold] = {
     "-": lambda o: o[0] if o[1] == ZERO else _numeric(lambda a, b: a - b)(o),
     "/": _fold_divide,
     "NEG": _numeric(lambda a: -a),
-    "=": _compare(lambda a, b: a == b),
+    "=": _fold_equal,
     "<>": _compare(lambda a, b: a != b),
     "<": _compare(lambda a, b: a < b),  # type: ignore[operator]
     "<=": _compare(lambda a, b: a <= b),  # type: ignore[operator]

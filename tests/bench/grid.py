@@ -2,7 +2,7 @@
 
 Run ``python tests/bench/grid.py``. Both compute operations, bytes and time of both stages with the exact sheet's
 formulas, for dense decoders; their sums are compared before anything is timed. A third rate is that of models of every
-architecture. Rounds alternate, so that a noisy machine slows all; the figures are medians, and what counts is the ratio.
+architecture, a fourth that of full serving answers over the dense grid. Rounds alternate, so that a noisy machine slows all; the figures are medians, and what counts is the ratio.
 """
 
 from __future__ import annotations
@@ -71,6 +71,19 @@ def grid(models: list[str]) -> pl.LazyFrame:
 def ours(questions: pl.LazyFrame) -> pl.DataFrame:
     """Return operations, bytes and time of both stages of every question."""
     return calc.evaluate(questions, by="stage").select("stage", "ops", "memory_bytes", "time_s").collect()
+
+
+ANSWERS = (
+    "ttft_s", "tpot_s", "itl_s", "e2e_s", "requests_per_s", "output_tokens_per_s", "output_tokens_per_s_per_device",
+    "tokens_per_s_per_user", "weight_memory_bytes", "kv_cache_bytes", "activation_peak_bytes", "memory_needed_bytes",
+    "fits", "shortfall_bytes", "max_batch", "max_context", "min_devices", "usd_per_million_output_tokens",
+    "usd_per_million_input_tokens", "energy_j_per_token", "mfu", "mbu",
+)  # fmt: skip
+
+
+def answers(questions: pl.LazyFrame) -> pl.DataFrame:
+    """Return what serving shows of every question: latency, throughput, memory, cost and energy."""
+    return calc.evaluate(questions, by="serving").select(ANSWERS).collect()
 
 
 def points(questions: pl.DataFrame) -> Iterator[tuple[object, ...]]:
@@ -198,7 +211,8 @@ def main() -> None:
         assert worst is not None and worst < 1e-12, (column, worst)
     ours(questions)
     ours(every)
-    rates: dict[str, list[float]] = {"columns": [], "loop": [], "every": []}
+    answers(questions)
+    rates: dict[str, list[float]] = {"columns": [], "loop": [], "every": [], "serving": []}
     for _ in range(ROUNDS):
         start = time.perf_counter()
         ours(questions)
@@ -209,11 +223,16 @@ def main() -> None:
         start = time.perf_counter()
         ours(every)
         rates["every"].append(n_every / (time.perf_counter() - start))
+        start = time.perf_counter()
+        answers(questions)
+        rates["serving"].append(frame.height / (time.perf_counter() - start))
     print(f"points: {frame.height:,} (loop: every {EVERY}th), both stages, equal to 1e-12")
     for label, each in rates.items():
         print(f"{label:8} median {median(each):12,.0f} points/s   (from {min(each):,.0f} to {max(each):,.0f})")
     shares = [e / c for e, c in zip(rates["every"], rates["columns"], strict=True)]
     print(f"every architecture ({n_every:,} points) runs at {median(shares):.2f} of the dense rate")
+    shares = [s / p for s, p in zip(rates["serving"], rates["loop"], strict=True)]
+    print(f"{len(ANSWERS)} figures of serving run at {median(shares):.1f} of the loop's rate")
     ratios = [c / p for c, p in zip(rates["columns"], rates["loop"], strict=True)]
     print(f"ratio    median {median(ratios):12.1f}            (from {min(ratios):.1f} to {max(ratios):.1f})")
 
