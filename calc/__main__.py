@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SCENARIO_OPTIONS = (
     "batch", "input-len", "output-len", "cached-len", "precision", "weight-format", "activation-format", "kv-format",
-    "attention", "technique", "tp", "pp", "ep", "dp",
+    "attention", "technique", "tp", "pp", "ep", "cp", "dp",
 )  # fmt: skip
 SHOWN = {
     "operator": ("stage", "part", "operator", "count", "ops", "memory_bytes", "arithmetic_intensity", "compute_format",

@@ -18,7 +18,7 @@ ATTENTIONS = ("flash", "eager")
 """Kinds of attention; the first is what an absent value means."""
 UNNAMED = ("embedding_format", "head_format")
 """Formats that may be left unnamed: then the sheet says what they are."""
-DEGREES = ("tp", "pp", "ep")
+DEGREES = ("tp", "pp", "ep", "cp")
 """Degrees of parallelism; where one is 1, nothing of it occurs."""
 Bound = tuple[tuple[str, object], ...]
 """What every question of a group says alike, so that its program is compiled for it: (input, value)."""

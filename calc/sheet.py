@@ -44,7 +44,7 @@ CLASSES = (
     "collective",
 )  # fmt: skip
 """What a kind may be: its class picks the format of its weights and of its cache."""
-EXCHANGES = ("none", "sum", "gather", "dispatch", "combine", "send")
+EXCHANGES = ("none", "sum", "gather", "dispatch", "combine", "send", "pass", "merge")
 """What a kind may do with other devices."""
 TOWERS = ("text", "vision", "mtp")
 """What a part belongs to: parameters of each are counted apart."""

@@ -116,3 +116,13 @@ def test_reserves_of_runtimes() -> None:
     assert llama_cpp["reserve_bytes"] == 5e8
     assert vllm["max_batch"] < llama_cpp["max_batch"] <= plain["max_batch"]
     assert vllm["memory_needed_bytes"] == pytest.approx(plain["memory_needed_bytes"] + vllm["reserve_bytes"], rel=1e-12)
+
+
+def test_a_cache_in_blocks() -> None:
+    """1,030 tokens take 65 blocks of 16; the longest context is whole blocks."""
+    asked = {"model": "llama-3-8b", "hardware": "h100", "by": "serving", "input_len": 1000, "output_len": 30}
+    plain, paged = calc.analyze(**asked), calc.analyze(**asked, technique="paged_kv")
+    assert plain["kv_cache_bytes"][0] == 1030 * 131_072 and paged["kv_cache_bytes"][0] == 65 * 16 * 131_072
+    assert paged["max_context"][0] == plain["max_context"][0] // 16 * 16
+    whole = calc.analyze(**asked, technique="paged_kv", block_tokens=1)
+    assert whole["kv_cache_bytes"][0] == plain["kv_cache_bytes"][0]
