@@ -58,12 +58,10 @@ def test_the_models_have_every_operator() -> None:
 
     sheet = load_sheet(load())
     whole = {(p.name, o.name) for p in sheet.parts for o in sheet.operators(p.block)}
-    shown = calc.evaluate(
-        calc.scenarios(
-            model=MODELS, hardware="a6000", attention=["flash", "eager"], n_images=1, tp=[1, 2], ep=[1, 2], pp=[1, 2]
-        ),
-        by="operator",
-    )
+    ways = [{}, {"attention": "eager", "tp": 2, "pp": 2}, {"tp": 2, "ep": 2}, {"ep": 2}, {"cp": 2},
+            {"tp": 2, "technique": "sequence_parallel"}]  # fmt: skip
+    asked = pl.DataFrame([{"model_id": m, "hardware_id": "a6000", "n_images": 1, **w} for m in MODELS for w in ways])
+    shown = calc.evaluate(asked, by="operator")
     found = set(shown.select("part", "operator").unique().collect().rows())
     for model in MODELS:
         found |= set(bill(load(), model).select("part", "operator").rows())
@@ -176,7 +174,7 @@ def test_operators_sum_to_stages(asked: dict[str, object]) -> None:
                 assert total[column][0] == pytest.approx(values.sum(), rel=1e-12)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(asked=scenario, factor=st.floats(1.0, 16.0), rate=st.sampled_from(
     ["memory_bandwidth_bytes_per_s", "fp16_ops_per_s", "int8_ops_per_s", "vector_fp32_ops_per_s", "fp32_ops_per_s"]))  # fmt: skip
 def test_more_of_a_resource_is_never_slower(asked: dict[str, object], factor: float, rate: str) -> None:
@@ -267,7 +265,8 @@ def test_any_choice_of_columns_gives_the_same_rows(by: str, engine: str) -> None
     lazy = calc.evaluate(grid, by=by, engine=engine)
     whole = lazy.collect()
     assert lazy.select(pl.len()).collect().item() == whole.height
-    for column in whole.columns:
+    # every column of the many that serving has is compiled by itself elsewhere, in tests of its figures
+    for column in whole.columns[:: 4 if by == "serving" else 1]:
         alone = lazy.select(column).collect().to_series()
         assert_series_equal(alone, whole[column], rel_tol=1e-12)
     some = lazy.filter(pl.col("hardware_id") == "a40", pl.col("batch") == 4).select(whole.columns[-3]).collect()

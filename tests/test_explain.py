@@ -37,7 +37,7 @@ def test_leaves_are_facts_inputs_and_constants_with_sources() -> None:
         assert {"hidden", "n_layers"} <= {e.name for e in facts}
         assert all(e.source and e.key for e in facts)
         asked = {e.name for e in leaves if not e.file}
-        assert asked <= {"batch", "input_len", "output_len", "cached_len", "n_images", "attention", "tp", "pp", "ep",
+        assert asked <= {"batch", "input_len", "output_len", "cached_len", "n_images", "attention", "tp", "pp", "ep", "cp",
                          "activation_format", "weight_format", "stage", "class", "runs_on", "exchange", "part",
                          "operator", "kind", "block", "tower", "place"}  # fmt: skip
 

@@ -7,6 +7,8 @@ import pytest
 from conftest import ROOT
 
 import calc
+from calc.database import connect
+from calc.tables import load
 
 
 def answer(model: str, hardware: str = "nvidia_h100_sxm", **asked: object) -> dict[str, object]:
@@ -50,12 +52,18 @@ def test_llama_3_70b_needs_two_h100() -> None:
     assert pair["fits"] is True and pair["shortfall_bytes"] == 0
 
 
+def asked(survey: str) -> pl.DataFrame:
+    """Return what one of the survey's queries gives."""
+    query = (ROOT / "sql" / "survey" / f"{survey}.sql").read_text(encoding="utf-8")
+    return connect(load(), query=query).sql(query).pl()
+
+
 def test_bitnets_table_in_order_and_direction() -> None:
     """Two A100 of 80 GB, 512 tokens: 16 and 176 sequences, 333 and 2,977 tokens/s (arXiv:2402.17764, table 3).
 
     The printed batches need 149.8 to 150.8 GB for weights and caches and 0.74 to 0.75 GB a sequence, whatever the heads.
     """
-    found = calc.connect().sql((ROOT / "sql" / "survey" / "bitnet.sql").read_text()).pl()
+    found = asked("bitnet")
     wide, ternary = found.sort("max_batch").iter_rows(named=True)
     assert (wide["weights"], ternary["weights"]) == ("fp16", "ternary")
     assert (wide["paper_max_batch"], ternary["paper_max_batch"]) == (16, 176)
@@ -77,7 +85,7 @@ def test_bitnets_table_in_order_and_direction() -> None:
 
 def test_the_bound_of_groq() -> None:
     """300 tokens/s/user on Llama-2-70B is half of what chips one after the other could, and a thousandth of all at once."""
-    found = calc.connect().sql((ROOT / "sql" / "survey" / "groq.sql").read_text()).pl()
+    found = asked("groq")
     row = found.filter(pl.col("model_id").str.contains("70b")).row(0, named=True)
     assert row["min_devices"] >= 2 * 68.98e9 / 230e6
     assert row["one_after_the_other_tokens_per_s"] == pytest.approx(80e12 / (2 * 68.7e9), rel=0.02)

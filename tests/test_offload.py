@@ -117,7 +117,7 @@ def test_engines_agree_on_offload() -> None:
 
 @pytest.mark.parametrize("technique", ["offload"])
 @given(st.integers(1, 64), st.integers(1, 8000), st.integers(1, 800), st.floats(0, 1))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_more_layers_with_the_host_are_never_faster(
     technique: str, batch: int, input_len: int, output_len: int, share: float
 ) -> None:

@@ -253,7 +253,7 @@ def test_engines_agree_on_degrees(by: str) -> None:
     batch=st.sampled_from([1, 3, 64]),
     input_len=st.integers(1, 5000),
 )
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_sharding_conserves_matrix_work_and_weights(model: str, tp: int, batch: int, input_len: int) -> None:
     """Tp devices together multiply as much as one, and hold every matrix once; what is not split is held by each."""
     asked = {"model": model, "hardware": "h100", "batch": batch, "input_len": input_len}
@@ -272,7 +272,7 @@ def test_sharding_conserves_matrix_work_and_weights(model: str, tp: int, batch: 
     model=st.sampled_from(MODELS[:20]), tp=st.sampled_from([1, 2, 4]), batch=st.integers(1, 300),
     input_len=st.integers(1, 8000), output_len=st.integers(0, 600), hardware=st.sampled_from(["h100", "h200", "a100", "b200"]),
 )  # fmt: skip
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_the_largest_batch_fits_and_one_more_does_not(
     model: str, tp: int, batch: int, input_len: int, output_len: int, hardware: str
 ) -> None:
@@ -294,7 +294,7 @@ def test_the_largest_batch_fits_and_one_more_does_not(
                            "meta-llama/Llama-4-Scout-17B-16E-Instruct"]),
     batch=st.integers(1, 8), output_len=st.integers(1, 60_000), tp=st.sampled_from([1, 8]),
 )  # fmt: skip
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_the_longest_context_fits_and_one_more_does_not(model: str, batch: int, output_len: int, tp: int) -> None:
     """The answer grows, the prompt and its activations stay as asked; windows hold no more than themselves."""
     asked = {"model": model, "hardware": "h200", "batch": batch, "input_len": 1000, "tp": tp}

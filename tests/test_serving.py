@@ -41,9 +41,7 @@ def pieces(input_len: int, cached_len: int, budget: int) -> list[tuple[int, int]
     return [(s, min(s + budget, input_len)) for s in starts]
 
 
-@pytest.mark.parametrize(
-    "lengths", [(1000, 0, 256), (5000, 700, 1024), (4096, 0, 512), (300, 0, 1000), (9000, 33, 999)]
-)
+@pytest.mark.parametrize("lengths", [(5000, 700, 1024), (300, 0, 1000), (9000, 33, 999)])
 @pytest.mark.parametrize(
     "model",
     [LLAMA, "google/gemma-3-27b-it", "openai/gpt-oss-20b", "deepseek-ai/DeepSeek-V3.2", "ai21labs/Jamba-v0.1",
@@ -197,7 +195,7 @@ QUESTIONS = st.fixed_dictionaries(
 
 
 @given(st.lists(QUESTIONS, min_size=1, max_size=6), st.sampled_from([LLAMA, "mistralai/Mixtral-8x7B-v0.1"]))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_answers_keep_littles_law(questions: list[dict[str, object]], model: str) -> None:
     """What is in flight is what comes per second times how long it stays; first token and steps make the whole."""
     asked = pl.DataFrame(questions).with_columns(model_id=pl.lit(model), hardware_id=pl.lit(H100))

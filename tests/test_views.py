@@ -151,7 +151,7 @@ STEP = 1e-6
     st.sampled_from([(1, 1), (8, 1), (8, 2), (16, 1)]),
     st.sampled_from([None, "link_latency"]),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_elasticities_are_what_a_little_more_of_each_resource_gives(
     model: str, batch: int, input_len: int, output_len: int, degrees: tuple[int, int], technique: str | None
 ) -> None:
