@@ -128,7 +128,8 @@ def _roofline(question: Question, operators: pl.DataFrame) -> None:
     bandwidth = device["memory_bandwidth_bytes_per_s"]
     placed = operators.filter(pl.col("arithmetic_intensity") > 0, pl.col("attainable_ops_per_s") > 0)
     if bandwidth is None or placed.is_empty():
-        st.info("No roofline: the device's memory bandwidth or every peak is unknown. Choose another device.")
+        why = "; ".join(told(operators, "reason")) or "no operator takes any time"
+        st.info(f"No roofline: {why}.")
         return
     chart = charts.roofline(operators, bandwidth)
     st.altair_chart(chart, key="roofline", alt="Roofline with the operators of both stages")
