@@ -102,11 +102,7 @@ def _bound(row: dict[str, object]) -> None:
 
 def _caveats(serving: pl.DataFrame, stages: pl.DataFrame) -> None:
     """Say what is unknown or does not fit; a price that is not known leaves the rest as it is."""
-
-    def told(frame: pl.DataFrame, column: str) -> list[str]:
-        return list(dict.fromkeys(frame[column].drop_nulls())) if column in frame.columns else []
-
-    reasons, said = told(stages, "reason"), told(serving, "reason")
+    reasons, said = _told(stages, "reason"), _told(serving, "reason")
     if reasons:
         st.warning("\n\n".join(reasons), title="Some figures are unknown", icon=":material/help:")
     elif "fits" in serving.columns and serving["fits"][0] is False:
@@ -117,9 +113,14 @@ def _caveats(serving: pl.DataFrame, stages: pl.DataFrame) -> None:
         st.warning(why, title="It does not fit", icon=":material/memory:")
     elif said:
         st.caption(f":material/help: Unknown: {'; '.join(said)}")
-    assumed = told(stages, "assumed")
+    assumed = _told(stages, "assumed")
     if assumed:
         st.caption(f":material/info: Assumed: {'; '.join(assumed)}")
+
+
+def _told(frame: pl.DataFrame, column: str) -> list[str]:
+    """Return what a column of texts says, each once."""
+    return list(dict.fromkeys(frame[column].drop_nulls())) if column in frame.columns else []
 
 
 def _roofline(question: Question, operators: pl.DataFrame) -> None:
@@ -128,7 +129,7 @@ def _roofline(question: Question, operators: pl.DataFrame) -> None:
     bandwidth = device["memory_bandwidth_bytes_per_s"]
     placed = operators.filter(pl.col("arithmetic_intensity") > 0, pl.col("attainable_ops_per_s") > 0)
     if bandwidth is None or placed.is_empty():
-        why = "; ".join(told(operators, "reason")) or "no operator takes any time"
+        why = "; ".join(_told(operators, "reason")) or "no operator takes any time"
         st.info(f"No roofline: {why}.")
         return
     chart = charts.roofline(operators, bandwidth)
