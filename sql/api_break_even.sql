@@ -14,8 +14,8 @@ with compared as (
         fits,
         usd_per_million_output_tokens * output_tokens_per_s / 1e6 as replica_usd_per_s,
         (
-            coalesce(input_len, 1024) * cast(coalesce(getvariable('api_usd_per_million_input_tokens'), 0) as double)
-            + coalesce(output_len, 128) * cast(getvariable('api_usd_per_million_output_tokens') as double)
+            input_tokens * cast(coalesce(getvariable('api_usd_per_million_input_tokens'), 0) as double)
+            + output_tokens * cast(getvariable('api_usd_per_million_output_tokens') as double)
         ) / 1e6 as api_usd_per_request
     from serving
 )

@@ -12,7 +12,7 @@ with priced as (
         tp,
         pp,
         ep,
-        coalesce(batch, 1) as batch,
+        sequences as batch,
         min(usd_per_million_output_tokens) as usd
     from serving
     where fits and usd_per_million_output_tokens is not null

@@ -22,7 +22,7 @@ select
     1 / p.prefill_requests_per_s + d.prompt_kv_bytes / least(d.scaleout_bytes_per_s, p.scaleout_bytes_per_s) as ttft_s,
     d.tpot_s,
     1e6 * (d.replica_usd_per_s / d.decode_requests_per_s + p.replica_usd_per_s / p.prefill_requests_per_s)
-    / coalesce(d.output_len, 128) as usd_per_million_output_tokens,
+    / d.output_tokens as usd_per_million_output_tokens,
     case
         when d.kv_transfer_s is null or p.kv_transfer_s is null
             then 'hardware.scaleout_link_bytes_per_s is unknown: 50e9 bytes/s stand in'

@@ -32,8 +32,8 @@ split as (
                 ceil((d.memory_needed_bytes - d.memory_capacity_bytes) / (d.layer_bytes + d.layer_kv_bytes))
             ), 0
         ) as computed_layers,
-        2 * coalesce(d.batch, 1) * d.hidden * 2 / d.host_bytes_per_s as token_crossing_s,
-        coalesce(d.input_len, 1024) - coalesce(d.cached_len, 0) as prompt_tokens
+        d.crossing_s,
+        d.input_tokens - coalesce(d.cached_len, 0) as prompt_tokens
     from serving as d
     inner join serving as c
         on
@@ -65,8 +65,8 @@ select
     streamed_tpot_s,
     computed_layers,
     ttft_s + computed_layers / n_layers * (host_prefill_layers_s - prefill_layers_s)
-    + if(computed_layers > 0, prompt_tokens * token_crossing_s, 0) as computed_ttft_s,
+    + if(computed_layers > 0, prompt_tokens * crossing_s, 0) as computed_ttft_s,
     tpot_s + computed_layers / n_layers * (host_decode_layers_s - decode_layers_s) / decode_steps
-    + if(computed_layers > 0, token_crossing_s, 0) as computed_tpot_s,
+    + if(computed_layers > 0, crossing_s, 0) as computed_tpot_s,
     computed_tpot_s < streamed_tpot_s as is_computing_faster
 from split
