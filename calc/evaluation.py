@@ -6,7 +6,7 @@ arithmetic is the sheet's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 import polars as pl
 from polars.io.plugins import register_io_source
@@ -14,7 +14,7 @@ from polars.io.plugins import register_io_source
 from calc.errors import CalcError
 from calc.expressions import expression, expressions
 from calc.formula import TRUE, Node, is_literal
-from calc.plans import GATE, plan, unfolded
+from calc.plans import GATE, collected, plans, unfolded
 from calc.program import Program, by_level, result_scope
 from calc.questions import ROW, Questions, prepare
 from calc.results import Programs, compiled, result_columns
@@ -101,10 +101,10 @@ def _engine(title: str) -> Engine:
 
 def answer(tables: Tables, batch: Questions, programs: Programs) -> tuple[pl.DataFrame, pl.Series | None]:
     """Return the results of a batch in the questions' order, and each result row's question where that is not plain."""
-    plans = [(program, plan(tables, questions, program)) for questions, program in programs]
+    found = plans(tables, programs)
     if not programs[0][1].unfolds:
-        return _wide_rows(plans)
-    rows = _collected(_operator_rows(program, points) for program, points in plans)
+        return _wide_rows(found)
+    rows = collected(_operator_rows(program, points) for program, points in found)
     whole = pl.concat(rows).sort(ROW, maintain_order=True) if len(rows) > 1 else rows[0]
     return whole.drop(ROW), whole[ROW]
 
@@ -128,7 +128,7 @@ def _wide_rows(plans: list[tuple[Program, pl.LazyFrame]]) -> tuple[pl.DataFrame,
     outputs, dtypes = programs[0].outputs, programs[0].dtypes
     labels = {c: said for c in outputs if (said := _row_labels(programs, c)) is not None}
     computed = [c for c in outputs if c not in labels]
-    wide = _collected(points.select(ROW, *_wide_values(p, n, computed, is_even)) for p, points in plans)
+    wide = collected(points.select(ROW, *_wide_values(p, n, computed, is_even)) for p, points in plans)
     found = pl.concat(wide).sort(ROW)
     nth = pl.int_range(n * found.height, dtype=pl.UInt32, eager=True).alias("__nth")
     below = pl.DataFrame([nth, *(_below(found, c, n) for c in computed)])
@@ -167,11 +167,6 @@ def _wide_values(program: Program, n: int, columns: list[str], is_even: bool) ->
         gates = [expression(r.gate) for r in program.rows] + [pl.lit(False)] * (n - len(program.rows))
         found += [g.alias(f"{i} {GATE}") for i, g in enumerate(gates)]
     return found
-
-
-def _collected(frames: Iterable[pl.LazyFrame]) -> list[pl.DataFrame]:
-    # the plans are lean as they are: to optimise them costs more than it saves
-    return pl.collect_all(frames, optimizations=pl.QueryOptFlags.none())
 
 
 def _values(values: dict[str, Node], program: Program) -> list[pl.Expr]:

@@ -36,7 +36,8 @@ def _replace_case(node: Node, lookup: Callable[[str], Node]) -> Node:
             return Node("case", None, (*kept, result)) if kept else result
         kept += [condition, result]
     otherwise = replace(node.children[-1], lookup)
-    return Node("case", None, (*kept, otherwise)) if kept else otherwise
+    # branches that all say the same need no condition
+    return Node("case", None, (*kept, otherwise)) if any(n != otherwise for n in kept[1::2]) else otherwise
 
 
 def _fold(node: Node) -> Node:

@@ -7,6 +7,7 @@ of the model on the latter, and the rest per question.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 
 import polars as pl
@@ -14,49 +15,86 @@ import polars as pl
 from calc.expressions import expression, expressions
 from calc.formula import is_literal
 from calc.program import Addends, Axis, Program, by_level
-from calc.questions import CONFIGURATION, DEVICE, ROW, Questions
+from calc.questions import CONFIGURATION, DEVICE, NTH, ROW, Questions
+from calc.results import Programs
 from calc.shapes import input_axes
 from calc.sheet import fact_columns
 from calc.tables import FORMATS, Tables
 
 GATE = "__gate"
 """Whether a question has a row."""
-NTH_FORMATS = "__formats"
+NTH_FORMATS, PLACE = "__formats", "__place"
 
 
-def plan(tables: Tables, questions: Questions, program: Program) -> pl.LazyFrame:
-    """Return one row per question with every column that the program's result rows read."""
-    formats = questions.configurations.select(FORMATS).unique().with_row_index(NTH_FORMATS).lazy()
-    facts = with_facts(tables, questions.configurations, program.inputs)
-    for level in program.levels("formats", "configuration"):
+def plans(tables: Tables, programs: Programs) -> list[tuple[Program, pl.LazyFrame]]:
+    """Return each program with its questions: one row each, with every column that the program's result rows read."""
+    halves = []
+    for questions, program in programs:
+        formats = _with_formats(tables, questions.configurations, program.inputs)
+        for level in program.levels("formats"):
+            formats = formats.with_columns(expressions(level))
+        halves += [_facts(tables, questions, program, formats), _devices(tables, questions, program, formats)]
+    found = collected(halves)
+    return [
+        (program, _points(questions, program, facts, devices))
+        for (questions, program), facts, devices in zip(programs, found[::2], found[1::2], strict=True)
+    ]
+
+
+def collected(frames: Iterable[pl.LazyFrame]) -> list[pl.DataFrame]:
+    """Return what plans give, all of them at once."""
+    # the plans are lean as they are: to optimise them costs more than it saves
+    return pl.collect_all(frames, optimizations=pl.QueryOptFlags.none())
+
+
+def _facts(tables: Tables, questions: Questions, program: Program, formats: pl.LazyFrame) -> pl.LazyFrame:
+    """Return each configuration with what is carried to its points and does not depend on the device."""
+    facts = _with_model(tables, questions.configurations, program.inputs).join(formats, on=FORMATS, nulls_equal=True)
+    for level in program.levels("configuration"):
         facts = facts.with_columns(expressions(level))
+    computed = {c.id for level in program.levels("point") for c in level}
+    kept = program.carried - _on_device(tables, program) - computed
+    return facts.select(CONFIGURATION, NTH_FORMATS, *sorted(kept))
+
+
+def _devices(tables: Tables, questions: Questions, program: Program, formats: pl.LazyFrame) -> pl.LazyFrame:
+    """Return each device × formats with what the sheet says of them: a grid's devices in their order, else all."""
+    devices = tables["hardware"].with_row_index(DEVICE)
+    if questions.devices:
+        devices = devices[questions.devices]
+    frame = devices.with_row_index(NTH).lazy().join(formats, how="cross")
+    for level in program.levels("device"):
+        frame = frame.with_columns(expressions(level))
+    kept = program.carried & _on_device(tables, program)
+    return frame.sort(NTH, NTH_FORMATS).select(DEVICE, NTH_FORMATS, *sorted(kept))
+
+
+def _on_device(tables: Tables, program: Program) -> set[str]:
     hardware = {n for n, a in input_axes(tables).items() if a is Axis.DEVICE}
-    on_device = hardware | {c.id for level in program.levels("device") for c in level}
-    kept = program.carried - on_device - {c.id for level in program.levels("point") for c in level}
-    facts = facts.join(formats, on=FORMATS, nulls_equal=True).select(CONFIGURATION, NTH_FORMATS, *sorted(kept))
-    devices = _devices(tables, questions, program, formats).select(
-        DEVICE, "nth", NTH_FORMATS, *sorted(program.carried & on_device)
-    )
+    return hardware | {c.id for level in program.levels("device") for c in level}
+
+
+def _points(questions: Questions, program: Program, facts: pl.DataFrame, devices: pl.DataFrame) -> pl.LazyFrame:
     if questions.places is None:
-        points = devices.join(facts, on=NTH_FORMATS).with_columns(questions.row())
+        points = _tiled(questions, facts, devices)
     else:
-        places = questions.places.lazy().join(facts, on=CONFIGURATION)
-        points = places.join(devices, on=[DEVICE, NTH_FORMATS])
+        places = questions.places.lazy().join(facts.lazy(), on=CONFIGURATION)
+        points = places.join(devices.lazy(), on=[DEVICE, NTH_FORMATS])
     for level in program.levels("point"):
         points = points.with_columns(expressions(level))
     return _with_sums(points, program)
 
 
-def _devices(tables: Tables, questions: Questions, program: Program, formats: pl.LazyFrame) -> pl.LazyFrame:
-    """Return each device × formats with what the sheet says of them; ``nth`` is a device's place in a grid."""
-    wanted = pl.DataFrame({DEVICE: questions.devices}, schema={DEVICE: pl.UInt32}).with_row_index("nth")
-    devices = tables["hardware"].with_row_index(DEVICE).join(wanted, on=DEVICE, how="left", maintain_order="left")
-    if questions.devices:
-        devices = devices.filter(pl.col("nth").is_not_null()).sort("nth")
-    frame = _with_formats(tables, devices.lazy().join(formats, how="cross"), program.inputs)
-    for level in program.levels("formats", "device"):
-        frame = frame.with_columns(expressions(level))
-    return frame
+def _tiled(questions: Questions, facts: pl.DataFrame, devices: pl.DataFrame) -> pl.LazyFrame:
+    """Return every configuration for every device of a grid.
+
+    Facts of configurations are not copied: the rows of each device are another chunk of the same memory.
+    """
+    n = len(questions.devices)
+    tiles = pl.concat([facts] * n, rechunk=False).lazy().with_columns((pl.int_range(pl.len()) // facts.height).alias(NTH))
+    row = tiles.with_columns(questions.row(), (pl.col(NTH) * (devices.height // n) + pl.col(NTH_FORMATS)).alias(PLACE))
+    of_device = (pl.lit(devices[c]).gather(pl.col(PLACE)).alias(c) for c in devices.columns if c != NTH_FORMATS)
+    return row.with_columns(of_device)
 
 
 def _with_sums(points: pl.LazyFrame, program: Program) -> pl.LazyFrame:
@@ -91,12 +129,19 @@ def unfolded(points: pl.LazyFrame, of: Program | Addends, broadcast: list[str]) 
 
 def with_facts(tables: Tables, configurations: pl.DataFrame, inputs: set[str]) -> pl.LazyFrame:
     """Return each configuration with the facts of its model and its formats that are read."""
+    formats = _with_formats(tables, configurations, inputs)
+    return _with_model(tables, configurations, inputs).join(formats, on=FORMATS, nulls_equal=True)
+
+
+def _with_model(tables: Tables, configurations: pl.DataFrame, inputs: set[str]) -> pl.LazyFrame:
+    """Return each configuration with the facts of its model that are read."""
     models = [n for n, _ in fact_columns(tables, "models") if n in inputs]
-    frame = configurations.lazy().join(tables["models"].lazy().select("model_id", *models), on="model_id", how="left")
-    return _with_formats(tables, frame, inputs)
+    return configurations.lazy().join(tables["models"].lazy().select("model_id", *models), on="model_id", how="left")
 
 
-def _with_formats(tables: Tables, frame: pl.LazyFrame, inputs: set[str]) -> pl.LazyFrame:
+def _with_formats(tables: Tables, configurations: pl.DataFrame, inputs: set[str]) -> pl.LazyFrame:
+    """Return each choice of formats among configurations, numbered, with the facts that are read."""
+    frame = configurations.select(FORMATS).unique().with_row_index(NTH_FORMATS).lazy()
     for column in FORMATS:
         own = [
             (n, c)

@@ -225,20 +225,31 @@ class Compiler:
 
     def _sum(self, scope: Scope, term: Node) -> Node:
         """Return the sum of a term over the operators; what is multiplied by the same count is added up first."""
-        groups: dict[Node, Node] = {}
-        for inner in self.summed_scopes(scope):
-            if self.lower(inner, "applies") == FALSE:
-                continue
-            factor, value = number(1), self.lower_tree(inner, term)
-            if value.kind == "call" and value.value == "*":
-                factor, value = value.children
-            value = self.column(value, f"{inner.label}__term")
-            groups[factor] = _added(groups.get(factor, ZERO), value)
+        inner = [s for s in self.summed_scopes(scope) if self.lower(s, "applies") != FALSE]
+        return self._added_up([self.column(self.lower_tree(s, term), f"{s.label}__term") for s in inner], scope)
+
+    def _added_up(self, terms: list[Node], scope: Scope) -> Node:
+        """Return the sum of terms, with every factor that several have in common written once."""
+        groups: dict[Node, list[Node]] = {}
+        for term in terms:
+            product = self._product(term)
+            groups.setdefault(product.children[0] if product else number(1), []).append(term)
         total = ZERO
-        for factor, value in groups.items():
-            value = self.column(value, f"{scope.label}__sum")
-            total = _added(total, replace(Node("call", "*", (factor, value)), name))
+        for factor, alike in groups.items():
+            if factor == number(1) or len(alike) == 1:
+                value = reduce(_added, alike)
+            else:
+                value = self._added_up([p.children[1] for t in alike if (p := self._product(t))], scope)
+                value = self.column(value, f"{scope.label}__sum")
+                value = replace(Node("call", "*", (factor, value)), name)
+            total = _added(total, value)
         return total
+
+    def _product(self, term: Node) -> Node | None:
+        """Return the product that a term is, where it is one that is computed on points: what is worth a factor."""
+        column = self._by_id.get(str(term.value)) if term.kind == "name" else None
+        found = column is not None and column.node.kind == "call" and column.node.value == "*"
+        return column.node if column and found else None
 
     def _greatest(self, scope: Scope, term: Node) -> Node:
         """Return the greatest of a term over the operators, which is at least 0."""

@@ -26,6 +26,8 @@ USUAL: Bound = (("attention", ATTENTIONS[0]), *((d, 1.0) for d in DEGREES))
 """What a question says that leaves everything out."""
 LIMIT = 1e9
 ROW, CONFIGURATION, DEVICE = "__row", "__configuration", "__device"
+NTH = "__nth_device"
+"""A device's place in a grid."""
 
 
 @dataclass(frozen=True)
@@ -85,14 +87,14 @@ class Questions:
         if self.places is not None:
             return self.places.lazy().join(own, on=CONFIGURATION, how="semi")
         device = pl.LazyFrame(
-            {DEVICE: self.devices, "nth": range(len(self.devices))}, schema_overrides={DEVICE: pl.UInt32}
+            {DEVICE: self.devices, NTH: range(len(self.devices))}, schema_overrides={DEVICE: pl.UInt32}
         )
         return own.join(device, how="cross").select(self.row(), CONFIGURATION, DEVICE)
 
     def row(self) -> pl.Expr:
-        """Return the row of a grid that asks ``__configuration`` of its ``nth`` device."""
+        """Return the row of a grid that asks ``__configuration`` of its ``__nth_device``."""
         configuration, period = pl.col(CONFIGURATION).cast(pl.Int64), self.run * len(self.devices)
-        row = configuration // self.run * period + pl.col("nth") * self.run + configuration % self.run
+        row = configuration // self.run * period + pl.col(NTH) * self.run + configuration % self.run
         return row.cast(pl.UInt32).alias(ROW)
 
 
