@@ -25,6 +25,8 @@ from calc.tables import DTYPES, Tables
 BATCH_ROWS = 1 << 21
 UNFOLDED_BATCH_ROWS = 1 << 17
 SMALL_ROWS = 1000
+OPERATORS = 70
+"""Rows of operators that a question has, more or less."""
 Engine = Callable[[Tables, Questions, Programs], tuple[pl.DataFrame, pl.Series | None]]
 
 
@@ -103,8 +105,8 @@ def answer(tables: Tables, batch: Questions, programs: Programs) -> tuple[pl.Dat
     """Return the results of a batch in the questions' order, and each result row's question where that is not plain."""
     found = plans(tables, programs)
     if not programs[0][1].unfolds:
-        return _wide_rows(found)
-    rows = collected(_operator_rows(program, points) for program, points in found)
+        return _wide_rows(found, batch.height)
+    rows = collected((_operator_rows(program, points) for program, points in found), batch.height * OPERATORS)
     whole = pl.concat(rows).sort(ROW, maintain_order=True) if len(rows) > 1 else rows[0]
     return whole.drop(ROW), whole[ROW]
 
@@ -117,7 +119,7 @@ def _operator_rows(program: Program, points: pl.LazyFrame) -> pl.LazyFrame:
     return frame.select(ROW, *_values(program.outputs, program))
 
 
-def _wide_rows(plans: list[tuple[Program, pl.LazyFrame]]) -> tuple[pl.DataFrame, pl.Series | None]:
+def _wide_rows(plans: list[tuple[Program, pl.LazyFrame]], height: int) -> tuple[pl.DataFrame, pl.Series | None]:
     """Compute each question's result rows side by side, then put them below each other.
 
     A question may have fewer rows than others, an encoder has no decode: what is missing is filled, then left out.
@@ -128,7 +130,7 @@ def _wide_rows(plans: list[tuple[Program, pl.LazyFrame]]) -> tuple[pl.DataFrame,
     outputs, dtypes = programs[0].outputs, programs[0].dtypes
     labels = {c: said for c in outputs if (said := _row_labels(programs, c)) is not None}
     computed = [c for c in outputs if c not in labels]
-    wide = collected(points.select(ROW, *_wide_values(p, n, computed, is_even)) for p, points in plans)
+    wide = collected((points.select(ROW, *_wide_values(p, n, computed, is_even)) for p, points in plans), height)
     found = pl.concat(wide).sort(ROW)
     nth = pl.int_range(n * found.height, dtype=pl.UInt32, eager=True).alias("__nth")
     below = pl.DataFrame([nth, *(_below(found, c, n) for c in computed)])

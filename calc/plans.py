@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import Literal
 
 import polars as pl
 
@@ -21,6 +22,7 @@ from calc.shapes import input_axes
 from calc.sheet import fact_columns
 from calc.tables import FORMATS, Tables
 
+STREAMED_ROWS = 1 << 16
 GATE = "__gate"
 """Whether a question has a row."""
 NTH_FORMATS, PLACE = "__formats", "__place"
@@ -34,17 +36,19 @@ def plans(tables: Tables, programs: Programs) -> list[tuple[Program, pl.LazyFram
         for level in program.levels("formats"):
             formats = formats.with_columns(expressions(level))
         halves += [_facts(tables, questions, program, formats), _devices(tables, questions, program, formats)]
-    found = collected(halves)
+    found = collected(halves, max(questions.configurations.height for questions, _ in programs))
     return [
         (program, _points(questions, program, facts, devices))
         for (questions, program), facts, devices in zip(programs, found[::2], found[1::2], strict=True)
     ]
 
 
-def collected(frames: Iterable[pl.LazyFrame]) -> list[pl.DataFrame]:
-    """Return what plans give, all of them at once."""
-    # the plans are lean as they are: to optimise them costs more than it saves
-    return pl.collect_all(frames, optimizations=pl.QueryOptFlags.none())
+def collected(frames: Iterable[pl.LazyFrame], rows: int) -> list[pl.DataFrame]:
+    """Return what plans of so many rows give, all of them at once."""
+    # the plans are lean as they are: to optimise them costs more than it saves; and to stream few rows costs more
+    # than to compute them
+    engine: Literal["streaming", "in-memory"] = "streaming" if rows > STREAMED_ROWS else "in-memory"
+    return pl.collect_all(frames, optimizations=pl.QueryOptFlags.none(), engine=engine)
 
 
 def _facts(tables: Tables, questions: Questions, program: Program, formats: pl.LazyFrame) -> pl.LazyFrame:
