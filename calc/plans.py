@@ -94,11 +94,11 @@ def _tiled(questions: Questions, facts: pl.DataFrame, devices: pl.DataFrame) -> 
 
     Facts of configurations are not copied: the rows of each device are another chunk of the same memory.
     """
-    n = len(questions.devices)
-    tiles = pl.concat([facts] * n, rechunk=False).lazy().with_columns((pl.int_range(pl.len()) // facts.height).alias(NTH))
-    row = tiles.with_columns(questions.row(), (pl.col(NTH) * (devices.height // n) + pl.col(NTH_FORMATS)).alias(PLACE))
+    n, n_formats = len(questions.devices), devices.height // len(questions.devices)
+    tiles = pl.concat([facts] * n, rechunk=False).lazy().with_columns((pl.row_index() // facts.height).alias(NTH))
+    place = (pl.col(NTH) * n_formats + pl.col(NTH_FORMATS)).alias(PLACE)
     of_device = (pl.lit(devices[c]).gather(pl.col(PLACE)).alias(c) for c in devices.columns if c != NTH_FORMATS)
-    return row.with_columns(of_device)
+    return tiles.with_columns(questions.row(), place).with_columns(of_device)
 
 
 def _with_sums(points: pl.LazyFrame, program: Program) -> pl.LazyFrame:
