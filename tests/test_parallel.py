@@ -245,9 +245,35 @@ def test_engines_agree_on_degrees(by: str) -> None:
     both(pl.concat(every), by)
 
 
+@pytest.mark.parametrize("tp", [1, 2, 8])
+def test_every_device_holds_the_groups_of_its_heads(tp: int) -> None:
+    """Mamba-2 2.7B: 80 heads are split, its one group of B and C (128 channels each) is on every device."""
+    found = calc.analyze("state-spaces/mamba2-2.7b", "h100", tp=tp, precision="w16a16kv16")
+    in_proj = found.filter(pl.col("operator") == "in_proj", pl.col("stage") == "decode").row(0, named=True)
+    columns = (2 * 5120 + 80) / tp + 2 * 128
+    assert math.isclose(in_proj["weight_bytes"], 2 * 2560 * columns, rel_tol=1e-12)
+    state = found.filter(pl.col("operator") == "convolution", pl.col("stage") == "decode").row(0, named=True)
+    assert math.isclose(state["weight_bytes"], 2 * (4 + 1) * (5120 / tp + 2 * 128), rel_tol=1e-12)
+
+
+def test_an_encoder_sums_its_embedding_and_is_not_piped() -> None:
+    """T5-base, 512 tokens on two devices: half of each sum of 512 × 768 values of 16 bits goes out, twice."""
+    found = calc.analyze("google-t5/t5-base", "h100", tp=2, input_len=512, precision="w16a16kv16")
+    stem = found.filter(pl.col("part") == "encoder_stem", pl.col("operator") == "embedding_all_reduce")
+    assert stem["stage"].to_list() == ["prefill"] and stem["network_bytes"][0] == 2 * (512 * 768 * 2) / 2
+    refused = calc.analyze("google-t5/t5-base", "h100", pp=2, by="serving").row(0, named=True)
+    assert refused["ttft_s"] is None and "encoder" in refused["reason"]
+
+
 @given(
     model=st.sampled_from(
-        ["llama-3-70b", "mistralai/Mixtral-8x7B-v0.1", "deepseek-v3", "google/gemma-2-27b", "state-spaces/mamba2-2.7b"]
+        [
+            "llama-3-70b",
+            "mistralai/Mixtral-8x7B-v0.1",
+            "deepseek-v3",
+            "google/gemma-2-27b",
+            "nvidia/NVIDIA-Nemotron-Nano-9B-v2",
+        ]
     ),
     tp=st.sampled_from([2, 4, 8]),
     batch=st.sampled_from([1, 3, 64]),
@@ -287,6 +313,15 @@ def test_the_largest_batch_fits_and_one_more_does_not(
         if tried >= 1:
             assert calc.analyze(**asked, batch=tried, by="serving")["fits"][0] is fits
     assert found["fits"] is (batch <= largest)
+
+
+def test_the_largest_batch_of_groups_is_the_same_whatever_batch_is_asked() -> None:
+    """Eight groups of two devices: a batch that fills them unevenly asks no more of a sequence than one that does."""
+    asked = {"model": "deepseek-v3", "hardware": "h200", "tp": 2, "ep": 16, "input_len": 2048, "precision": "fp8"}
+    found = calc.analyze(**asked, batch=[1, 7, 8, 9, 100], by="serving")["max_batch"].unique().to_list()
+    assert len(found) == 1 and found[0] % 8 == 0
+    tried = calc.analyze(**asked, batch=[int(found[0]), int(found[0]) + 8], by="serving")
+    assert tried["fits"].to_list() == [True, False]
 
 
 @given(
