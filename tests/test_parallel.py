@@ -126,6 +126,11 @@ def test_deepseek_v3_on_thirty_two_h200() -> None:
     assert serving["weight_memory_bytes"] == pytest.approx(2 * (total - routed + routed / n), rel=1e-12)
     assert serving["kv_cache_bytes"] == own * (1024 + 128) * 61 * 576 * 2
     assert serving["kv_bytes_per_token"] == 70_272
+    # results on their way back: the stream, its norm for the shared expert, the router's scores, what the experts
+    # of this device have written, and what has arrived of its own tokens
+    tokens = own * 1024
+    alive = tokens * (2 * h + experts) + batch * 1024 * k / n * h + tokens * copies * h
+    assert serving["activation_peak_bytes"] == pytest.approx(2 * alive, rel=1e-12)
 
 
 def test_collectives_on_two_levels() -> None:
