@@ -8,11 +8,12 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from calc.catalogue_commands import add_commands
-from calc.errors import CalcError
+from calc.errors import CalcError, closest
 from calc.output import WRITERS, print_frame, writable, write, write_text
 
 if TYPE_CHECKING:
@@ -224,9 +225,13 @@ def _asked_with(
     connection: duckdb.DuckDBPyConnection, query: str, values: dict[str, object]
 ) -> duckdb.DuckDBPyRelation | None:
     """Ask with values for ``$name`` in the query and for variables, which views read with ``getvariable('name')``."""
+    texts = [query, *(row[0] for row in connection.sql("select sql from duckdb_views()").fetchall())]
+    read = {n for text in texts for found in re.findall(r"getvariable\('(\w+)'\)|\$(\w+)", text) for n in found if n}
     for name, value in values.items():
-        if not name.isidentifier():
-            raise CalcError(f"--param {name}: is no name")
+        if name not in read:
+            raise CalcError(f"--param {name}: nothing that the query names reads it{closest(name, read)}")
+        if isinstance(value, float) and isnan(value):
+            raise CalcError(f"--param {name}: {value} is not a number")
         connection.execute(f"set variable {name} = ?", [value])
     placed = {n: v for n, v in values.items() if re.search(rf"\${n}\b", query)}
     return connection.sql(query, params=placed or None)

@@ -26,8 +26,10 @@ from calc.tables import FORMATS, ROOT, Tables
 
 SQL_TYPES = {"number": "double", "boolean": "boolean", "text": "varchar"}
 QUESTIONS = "__questions"
-SCENARIO_ROW = "scenario_row"
-"""Which row of the table of scenarios a view's row answers."""
+KEYS = {"scenario_row": "bigint", "question_id": "ubigint", "formats_id": "ubigint"}
+"""Which row of the table of scenarios a view's row answers, and what it has in common with others."""
+QUESTION = ("input_len", "output_len", "cached_len", "n_images")
+"""What a question says of its sequences, beside model and workload."""
 SETTINGS: dict[str, str | bool | int | float | list[str]] = {"disabled_optimizers": "projection_placement"}
 """That pass takes seconds for tables of a thousand columns and gains nothing here."""
 IN_SHORT = """create macro in_short(x) as case
@@ -199,7 +201,8 @@ def _create_views(
 ) -> None:
     """Create ``scenarios``, and the views and macros over it: all, or those that a query rests on."""
     views = dict(sql_views(ROOT / "sql"))
-    connection.execute(f"create table scenarios as {views.pop('scenarios')}")
+    every = f"select * from __scenario_columns union all by name ({views.pop('scenarios')})"
+    connection.execute(f"create table scenarios as {every}")
     named = _named(query, views)
     grains = {
         view if title == "exact" else f"{title}_{view}": (title, by)
@@ -212,7 +215,7 @@ def _create_views(
     # a view is bound when it is made: over a stand-in for each sheet's formulas that takes no time
     for name, (title, by) in grains.items():
         results = {c: SQL_TYPES[t] for c, t in shown_columns(tables, title, by).items()}
-        nulls = ", ".join(f'null::{t} as "{c}"' for c, t in {SCENARIO_ROW: "bigint", **columns, **results}.items())
+        nulls = ", ".join(f'null::{t} as "{c}"' for c, t in {**KEYS, **columns, **results}.items())
         connection.execute(f"create macro {name}_of(scenario_table) as table select {nulls} where false")
         connection.execute(f"create view {name} as from {name}_of('scenarios')")
     for view, text in views.items():
@@ -270,12 +273,19 @@ def sheet_query(tables: Tables, title: str, by: str) -> str:
     weights = {"expert_format": ["lower(s.weight_format)", "p.expert_format", "p.weight_format"]}
     chosen = {r: [f"lower(s.{r})", *weights.get(r, [f"p.{r}"])] for r in FORMATS}
     roles = ", ".join(f"coalesce({', '.join(of)}) as {role}" for role, of in chosen.items())
-    questions = f"""asked as (
-select * from __scenario_columns union all by name select * from query_table(scenario_table)),
-{QUESTIONS} as (
+    numbers = [c for c, rule in columns.items() if rule["dtype"] == "number"]
+    cast = ", ".join(f'cast("{c}" as double) as "{c}"' for c in numbers)
+    asked = ", ".join(f'"{c}"' for c in QUESTION)
+    # numbered before anything is joined: a join keeps no order
+    questions = f"""numbered as (
+select row_number() over () as __n, t as __asked
+from (select * from __scenario_columns union all by name select * from query_table(scenario_table)) as t),
+asked as (select * replace ({cast}) from (select __n, __asked, unnest(__asked) from numbered)),
+canonical as (
 select
-  row_number() over () + {_refusals(tables)} as {ROW},
-  s as __asked,
+  s.__n + {_refusals(tables, [*KEYS, *found])} as {ROW},
+  s.__asked,
+  s.workload_id,
   m.model_id,
   h.{DEVICE},
   {", ".join(filled)},
@@ -285,16 +295,26 @@ from asked as s
 left join __models_spellings as m on m.spelled = lower(trim(s.model_id))
 left join __hardware_spellings as d on d.spelled = lower(trim(s.hardware_id))
 left join __devices as h on h.hardware_id = d.hardware_id
-left join precisions as p on p.precision_id = coalesce(lower(s.precision), 'w16a16kv16'))"""
+left join precisions as p on p.precision_id = coalesce(lower(s.precision), 'w16a16kv16')),
+{QUESTIONS} as (
+select * replace ({{
+  'scenario_row': {ROW},
+  'question_id': hash(model_id, workload_id, {asked}),
+  'formats_id': hash(attention, {", ".join(FORMATS)}),
+  'asked': __asked}} as __asked)
+from canonical)"""
     ctes = [questions, *program_ctes(tables, program, _joined(tables, program, QUESTIONS), "__asked")]
+    keys = ", ".join(f"__asked.{k}" for k in KEYS)
     results = ", ".join(f'"{c}"' for c in found)
-    shown = f"{ROW} as {SCENARIO_ROW}, unnest(__asked), {results}"
-    return f"with {', '.join(ctes)} select {shown} from answers order by {ROW}, __nth"
+    return f"with {', '.join(ctes)} select {keys}, unnest(__asked.asked), {results} from answers order by {ROW}, __nth"
 
 
-def _refusals(tables: Tables) -> str:
+def _refusals(tables: Tables, results: list[str]) -> str:
     """Return 0, or an error for a scenario ``s`` that ``calc.evaluate`` refuses too."""
+    taken = ", ".join(f"'{c}'" for c in results if c not in scenario_columns(tables))
+    clash = f"list_intersect(struct_keys(s.__asked), [{taken}])"
     cases = [
+        f"len({clash}) > 0 then error('your column ' || {clash}[1] || ' bears the name of a result; rename it')",
         "m.model_id is null then error(coalesce('unknown model ' || s.model_id, 'model_id: a row names no model'))",
         f"h.{DEVICE} is null then "
         "error(coalesce('unknown device ' || s.hardware_id, 'hardware_id: a row names no device'))",

@@ -53,6 +53,9 @@ def _patch(
     if patch["action"] == "add":
         _add(rows[file], hits, patch, where)
         return
+    remover = touched.get((file, key, ""))
+    if not hits and remover is not None:
+        raise SheetError("patches.csv", where, f"{remover!r} has removed this row: the two cannot be combined")
     if len(hits) != 1:
         every = [".".join(r[k] for k in KEYS[file]) for r in rows[file]]
         raise SheetError("patches.csv", where, f"hits {len(hits)} rows of sheets/{title}, not one{closest(key, every)}")

@@ -151,7 +151,7 @@ def scenario_columns(tables: Tables) -> dict[str, Mapping[str, object]]:
     """Return what a question may say: the dictionary's scenario columns, then the parameters of techniques."""
     found: dict[str, Mapping[str, object]] = {str(c["column_name"]): c for c in tables.columns("scenarios")}
     for row in tables["parameters"].iter_rows(named=True):
-        found[row["parameter"]] = {"dtype": "number", "is_integer": False, **row}
+        found[row["parameter"]] = {"dtype": "number", **row}
     return found
 
 

@@ -6,7 +6,7 @@ select
     case
         when is_accepted and usd_per_million_output_tokens is not null
             then row_number() over (
-                partition by model_id, workload_id, input_len, output_len, is_accepted
+                partition by question_id, is_accepted
                 order by usd_per_million_output_tokens asc nulls last, tpot_s asc, scenario_row asc
             )
     end as cost_rank

@@ -1,18 +1,21 @@
--- break_even: between which batches one device overtakes another in cost per token, for the same model and workload.
--- grain: model_id, workload_id, input_len, output_len, precision, tp, pp, ep, cheaper_before, cheaper_after, batch_before
+-- break_even: between which batches one device overtakes another in cost per token, for the same question and replica.
+-- grain: question_id, formats_id, tp, pp, ep, cp, cheaper_before, cheaper_after, batch_before
 -- reads: serving
 with priced as (
     select
-        model_id,
+        question_id,
+        formats_id,
         hardware_id,
-        workload_id,
-        input_len,
-        output_len,
-        precision,
-        tp,
-        pp,
-        ep,
+        coalesce(tp, 1) as tp,
+        coalesce(pp, 1) as pp,
+        coalesce(ep, 1) as ep,
+        coalesce(cp, 1) as cp,
         sequences as batch,
+        min(model_id) as model_id,
+        min(workload_id) as workload_id,
+        min(input_tokens) as input_len,
+        min(output_tokens) as output_len,
+        min(precision) as precision,
         min(usd_per_million_output_tokens) as usd
     from serving
     where fits and usd_per_million_output_tokens is not null
@@ -21,43 +24,32 @@ with priced as (
 
 steps as (
     select
-        a.model_id,
-        a.workload_id,
-        a.input_len,
-        a.output_len,
-        a.precision,
-        a.tp,
-        a.pp,
-        a.ep,
-        a.hardware_id as first_id,
+        a.*,
         b.hardware_id as second_id,
-        a.batch,
         ln(a.usd / b.usd) as lead,
         lead(a.batch) over pair as next_batch,
         lead(ln(a.usd / b.usd)) over pair as next_lead
     from priced as a
     inner join priced as b
         on
-            a.model_id = b.model_id
-            and a.workload_id is not distinct from b.workload_id
-            and a.input_len is not distinct from b.input_len
-            and a.output_len is not distinct from b.output_len
-            and a.precision is not distinct from b.precision
-            and a.tp is not distinct from b.tp
-            and a.pp is not distinct from b.pp
-            and a.ep is not distinct from b.ep
+            a.question_id = b.question_id
+            and a.formats_id = b.formats_id
+            and a.tp = b.tp
+            and a.pp = b.pp
+            and a.ep = b.ep
+            and a.cp = b.cp
             and a.batch = b.batch
             and a.hardware_id <> b.hardware_id
     window
         pair as (
-            partition by
-                a.model_id, a.workload_id, a.input_len, a.output_len, a.precision, a.tp, a.pp, a.ep, a.hardware_id,
-                b.hardware_id
+            partition by a.question_id, a.formats_id, a.tp, a.pp, a.ep, a.cp, a.hardware_id, b.hardware_id
             order by a.batch
         )
 )
 
 select
+    question_id,
+    formats_id,
     model_id,
     workload_id,
     input_len,
@@ -66,7 +58,8 @@ select
     tp,
     pp,
     ep,
-    first_id as cheaper_before,
+    cp,
+    hardware_id as cheaper_before,
     second_id as cheaper_after,
     batch as batch_before,
     next_batch as batch_after,

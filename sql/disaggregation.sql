@@ -6,7 +6,7 @@ with pools as (
         *,
         usd_per_million_output_tokens * output_tokens_per_s / 1e6 as replica_usd_per_s
     from serving
-    where fits
+    where fits and prefill_requests_per_s is not null
 )
 
 select
@@ -19,7 +19,7 @@ select
     d.decode_requests_per_s / p.prefill_requests_per_s as prefill_replicas_per_decode_replica,
     d.decode_requests_per_s
     / (d.n_devices + p.n_devices * d.decode_requests_per_s / p.prefill_requests_per_s) as requests_per_s_per_device,
-    1 / p.prefill_requests_per_s + d.prompt_kv_bytes / least(d.scaleout_bytes_per_s, p.scaleout_bytes_per_s) as ttft_s,
+    p.lone_prompt_s + d.prompt_kv_bytes / least(d.scaleout_bytes_per_s, p.scaleout_bytes_per_s) as ttft_s,
     d.tpot_s,
     1e6 * (d.replica_usd_per_s / d.decode_requests_per_s + p.replica_usd_per_s / p.prefill_requests_per_s)
     / d.output_tokens as usd_per_million_output_tokens,
@@ -30,14 +30,12 @@ select
 from pools as d
 inner join pools as p
     on
-        d.model_id = p.model_id
-        and d.workload_id is not distinct from p.workload_id
-        and d.input_len is not distinct from p.input_len
-        and d.output_len is not distinct from p.output_len
-        and d.cached_len is not distinct from p.cached_len
-        and d.precision is not distinct from p.precision
-        and d.batch is not distinct from p.batch
-        and d.tp is not distinct from p.tp
-        and d.pp is not distinct from p.pp
-        and d.ep is not distinct from p.ep
-where d.decode_requests_per_s is not null and p.prefill_requests_per_s is not null
+        d.question_id = p.question_id
+        and d.formats_id = p.formats_id
+        and d.sequences = p.sequences
+        and coalesce(d.tp, 1) = coalesce(p.tp, 1)
+        and coalesce(d.pp, 1) = coalesce(p.pp, 1)
+        and coalesce(d.ep, 1) = coalesce(p.ep, 1)
+        and coalesce(d.cp, 1) = coalesce(p.cp, 1)
+where d.decode_requests_per_s is not null
+qualify row_number() over (partition by d.scenario_row, p.hardware_id order by p.scenario_row) = 1

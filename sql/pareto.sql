@@ -4,6 +4,7 @@
 with possible as (
     select
         scenario_row,
+        question_id,
         model_id,
         hardware_id,
         workload_id,
@@ -32,22 +33,22 @@ compared as (
     from possible
     window
         as_fast as (
-            partition by model_id, workload_id, input_len, output_len
+            partition by question_id
             order by tokens_per_s_per_user desc
             range between unbounded preceding and current row
         ),
         faster as (
-            partition by model_id, workload_id, input_len, output_len
+            partition by question_id
             order by tokens_per_s_per_user desc
             range between unbounded preceding and current row exclude group
         ),
         as_early as (
-            partition by model_id, workload_id, input_len, output_len
+            partition by question_id
             order by e2e_s asc
             range between unbounded preceding and current row
         ),
         earlier as (
-            partition by model_id, workload_id, input_len, output_len
+            partition by question_id
             order by e2e_s asc
             range between unbounded preceding and current row exclude group
         )

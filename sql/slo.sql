@@ -4,8 +4,8 @@
 -- variables: ttft_s = 1, tpot_s = 0.05, devices, usd_per_million_output_tokens
 with limits as (
     select
-        cast(coalesce(getvariable('ttft_s'), 1) as double) as ttft_limit_s,
-        cast(coalesce(getvariable('tpot_s'), 0.05) as double) as tpot_limit_s,
+        coalesce(cast(getvariable('ttft_s') as double), 1) as ttft_limit_s,
+        coalesce(cast(getvariable('tpot_s') as double), 0.05) as tpot_limit_s,
         cast(getvariable('devices') as double) as devices_limit,
         cast(getvariable('usd_per_million_output_tokens') as double) as usd_limit
 ),
@@ -40,6 +40,7 @@ judged as (
 
 select
     scenario_row,
+    question_id,
     model_id,
     hardware_id,
     workload_id,

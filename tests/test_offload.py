@@ -130,3 +130,43 @@ def test_more_layers_with_the_host_are_never_faster(
     if least["max_batch"]:
         assert answer(technique=technique, batch=least["max_batch"], **sizes)["fits"]
     assert not answer(technique=technique, batch=least["max_batch"] + 1, **sizes)["fits"]
+
+
+def test_every_figure_knows_of_the_host_link() -> None:
+    """Every layer over the link: the longest gap and the rate of prompts are those of the streamed passes."""
+    found = calc.analyze("llama-3-8b", "h100", by="serving", technique="offload", offloaded_layer_share=1).row(
+        0, named=True
+    )
+    assert found["tpot_s"] <= found["itl_s"] < 1.01 * found["tpot_s"]
+    assert math.isclose(found["prefill_requests_per_s"], 1 / found["ttft_s"], rel_tol=1e-12)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_cache_on_the_host_is_as_large(share: float) -> None:
+    """A prompt of 1,024 tokens has 131,072 bytes of cache each wherever they are; what fits grows with the share."""
+    asked = {"technique": "offload", "offloaded_kv_share": share, "batch": 4, "input_len": 1024}
+    found = calc.analyze("llama-3-8b", DEVICE, by="serving", **asked).row(0, named=True)
+    assert found["prompt_kv_bytes"] == 1024 * 131_072
+    if share == 1:
+        assert found["max_context"] is None
+        return
+    longest = int(found["max_context"])
+    for held, fits in ((longest, True), (longest + 1, False)):
+        tried = calc.analyze("llama-3-8b", DEVICE, by="serving", **asked, output_len=held - 1024)
+        assert tried["fits"][0] is fits
+
+
+def test_streaming_layers_does_not_help_a_cache() -> None:
+    """698 GB of cache on 24 GiB: and activations beyond it: neither way is possible, and the view says why."""
+    connection = calc.connect()
+    connection.execute(
+        f"create or replace table scenarios as select '{MODEL}' as model_id, h as hardware_id, 256 as batch, "
+        f"8192 as input_len, 1 as tp from (values ('{DEVICE}'), ('{HOST}'), ('xeon-8480+')) as t(h) "
+        f"union all select '{MODEL}', '{HOST}', 256, 8192, 2"
+    )
+    found = connection.sql("select * from offload where hardware_id = ?", params=[DEVICE]).pl()
+    assert found["host_id"].is_unique().all()
+    row = found.row(by_predicate=pl.col("host_id") == HOST, named=True)
+    assert row["streamed_tpot_s"] is None and row["streamed_layers"] is None
+    assert row["computed_tpot_s"] is None
+    assert "leaves cache and activations" in row["reason"] and "whatever layers" in row["reason"]

@@ -222,3 +222,59 @@ def test_a_request_alone_is_served_alike(policy: str) -> None:
     plain, alone = serving(LLAMA, **sizes), serving(LLAMA, technique=policy, **sizes)
     for column in ("ttft_s", "tpot_s", "itl_s", "e2e_s", "mfu", "mbu", "energy_j_per_token"):
         assert math.isclose(plain[column], alone[column], rel_tol=1e-12), column
+
+
+@pytest.mark.parametrize(("batch", "output_len", "prompts"), [(1, 9, 0), (4, 9, 1), (64, 9, 8), (64, 2, 32)])
+def test_the_longest_gap_with_prompts_first_by_hand(batch: int, output_len: int, prompts: int) -> None:
+    """In a steady state an answer of n tokens ends every n / batch steps, and its successor's prompt comes at once."""
+    asked = {"batch": batch, "output_len": output_len, "input_len": 512}
+    found, plain = serving(LLAMA, technique="prefill_first", **asked), serving(LLAMA, **asked)
+    assert math.isclose(found["itl_s"], plain["itl_s"] + prompts * found["lone_prompt_s"], rel_tol=1e-12)
+    assert found["itl_s"] >= found["tpot_s"] * (1 - 1e-12)
+
+
+@pytest.mark.parametrize(("input_len", "rest"), [(1024, False), (1025, True), (2047, True)])
+def test_the_longest_gap_with_pieces_is_the_longest_step(input_len: int, rest: bool) -> None:
+    """One piece is the whole step; a piece of one token more does not halve it."""
+    asked = {"batch": 8, "output_len": 256, "input_len": input_len, "chunk_budget": 1024}
+    found = serving(LLAMA, technique="chunked_prefill", **asked)
+    one = serving(LLAMA, technique="chunked_prefill", **{**asked, "input_len": 1024})
+    if rest:
+        assert found["itl_s"] < found["ttft_s"] and math.isclose(found["itl_s"], one["itl_s"], rel_tol=0.02)
+    else:
+        assert math.isclose(found["itl_s"], found["ttft_s"], rel_tol=1e-12)
+    alone = serving(LLAMA, technique="chunked_prefill", **{**asked, "output_len": 1})
+    assert alone["itl_s"] is None and alone["tpot_s"] is None
+
+
+@given(
+    policy=st.sampled_from([*POLICIES, "offload", "disaggregated"]), batch=st.integers(1, 300), input_len=st.integers(1, 9000),
+    output_len=st.integers(2, 900), budget=st.sampled_from([64, 1000, 8192]),
+)  # fmt: skip
+@settings(max_examples=20, deadline=None)
+def test_no_gap_is_shorter_than_the_mean_one(
+    policy: str | None, batch: int, input_len: int, output_len: int, budget: int
+) -> None:
+    """The longest gap between two tokens is at least their mean."""
+    asked = {"batch": batch, "input_len": input_len, "output_len": output_len, "chunk_budget": budget}
+    found = serving(LLAMA, technique=policy, **asked)
+    assert found["itl_s"] >= found["tpot_s"] * (1 - 1e-9)
+
+
+def test_input_is_paid_where_it_is_computed() -> None:
+    """A pool that prefills costs as much per prompt as a replica that prefills first; cached tokens, a decode replica's."""
+    asked = {"batch": 64, "input_len": 1024}
+    found, first = (serving(LLAMA, technique=t, **asked) for t in ("disaggregated", "prefill_first"))
+    hour = calc.hardware().filter(pl.col("hardware_id") == H100)["price_usd_per_hour"][0]
+    by_hand = hour / 3600 * found["lone_prompt_s"] / 1024 * 1e6
+    assert math.isclose(found["usd_per_million_input_tokens"], by_hand, rel_tol=1e-12)
+    assert math.isclose(first["usd_per_million_input_tokens"], by_hand, rel_tol=1e-12)
+    assert math.isclose(found["usd_per_million_cached_tokens"], first["usd_per_million_cached_tokens"], rel_tol=1e-12)
+
+
+def test_what_leaves_nothing_in_memory_has_no_largest_batch() -> None:
+    """One image after the other: as many as one likes wait; a prompt of no tokens has no pieces."""
+    found = serving("facebook/DiT-XL-2-256", batch=3, technique="prefill_first")
+    assert found["fits"] and found["max_batch"] is None
+    empty = serving(LLAMA, batch=64, input_len=0, technique="chunked_prefill")
+    assert empty["e2e_s"] is None and "prompt" in empty["reason"]

@@ -187,3 +187,87 @@ def test_elasticities_are_what_a_little_more_of_each_resource_gives(
             assert abs(latency) <= 1e-9 * plain[time]
         else:
             assert latency >= -1e-9 * plain[time]
+
+
+def asked_of(connection: duckdb.DuckDBPyConnection, columns: str, *rows: str) -> None:
+    """Fill the table of scenarios with rows."""
+    values = ", ".join(f"({r})" for r in rows)
+    connection.execute(f"create or replace table scenarios as select * from (values {values}) as t({columns})")
+
+
+@pytest.fixture(scope="module")
+def empty() -> duckdb.DuckDBPyConnection:
+    """A connection whose scenarios a test fills."""
+    return calc.connect()
+
+
+def test_rows_are_numbered_as_they_stand(empty: duckdb.DuckDBPyConnection) -> None:
+    """Models and devices in no order, two of each alike."""
+    asked_of(
+        empty, "key, model_id, hardware_id, tp", "1, 'llama-3-8b', 'h100', 1", "2, 'llama-3-70b', 'h100', 16",
+        "3, 'llama-3-70b', 'h100', 8", "4, 'deepseek-v3', 'h200', 8", "5, 'meta-llama/Meta-Llama-3-8B', 'rtx-4090', 2",
+    )  # fmt: skip
+    found = empty.sql("select scenario_row, key, question_id, formats_id from serving order by scenario_row").pl()
+    assert found["scenario_row"].to_list() == found["key"].to_list() == [1, 2, 3, 4, 5]
+    first, second, third, fourth, last = found["question_id"]
+    assert first == last and second == third and len({first, second, fourth}) == 3
+    assert found["formats_id"].n_unique() == 1
+
+
+def test_different_questions_are_not_compared(empty: duckdb.DuckDBPyConnection) -> None:
+    """Rows with a cached prefix change nothing for those without; a default said or not is the same."""
+    batches = [1, 2, 8, 64]
+    honest = [f"'llama-3-8b', '{h}', {b}, 1024, 0" for h in ("h100", "a100") for b in batches]
+    cached = [f"'llama-3-8b', 'h100', {b}, 1024, 1000" for b in batches]
+    columns = "model_id, hardware_id, batch, input_len, cached_len"
+    shown = "cheaper_before, cheaper_after, round(break_even_batch, 9)"
+    asked_of(empty, columns, *honest)
+    alone = empty.sql(f"select {shown} from break_even").fetchall()
+    fronts = "select hardware_id, batch, is_on_cost_front, is_on_throughput_front from pareto order by scenario_row"
+    fronts_alone = empty.sql(fronts).fetchall()
+    asked_of(empty, columns, *honest, *cached)
+    assert alone and empty.sql(f"select {shown} from break_even").fetchall() == alone
+    assert empty.sql(fronts).fetchall()[: len(honest)] == fronts_alone
+    asked_of(
+        empty, columns, "'llama-3-8b', 'h100', null, null, null", "'meta-llama/Meta-Llama-3-8B', 'h100', 4, 1024, 0"
+    )
+    ranks = empty.sql("select cost_rank from best_hardware order by all").fetchall()
+    assert ranks == [(1,), (2,)]
+
+
+def test_a_pool_is_paired_once(empty: duckdb.DuckDBPyConnection) -> None:
+    """Other attentions and degrees are other replicas; with wide experts a prompt takes as long as its group needs."""
+    asked_of(
+        empty, "model_id, hardware_id, attention, cp", "'llama-3-8b', 'h100', 'flash', 1",
+        "'llama-3-8b', 'h100', 'flash', 2", "'llama-3-8b', 'h100', 'eager', 1",
+    )  # fmt: skip
+    pairs = empty.sql("select scenario_row, prefill_hardware_id from disaggregation").pl()
+    assert pairs.height == 3 and pairs.is_unique().all()
+    asked_of(
+        empty, "model_id, hardware_id, ep, batch, precision", "'deepseek-v3', 'h200', 32, 256, 'fp8_block'"
+    )  # fmt: skip
+    found = calc.analyze(
+        "deepseek-v3", "h200", ep=32, batch=256, precision="fp8_block", by="serving", technique="disaggregated"
+    ).row(0, named=True)
+    [(shown,)] = empty.sql("select ttft_s from disaggregation").fetchall()
+    assert math.isclose(shown, found["lone_prompt_s"] + found["prompt_kv_bytes"] / 50e9, rel_tol=1e-12)
+
+
+def test_what_views_are_given_is_checked(empty: duckdb.DuckDBPyConnection) -> None:
+    """Text is a number where it reads as one; a column that would hide a result is refused."""
+    asked_of(empty, "model_id, hardware_id, batch", "'llama-3-8b', 'h100', '8'")
+    assert empty.sql("select sequences from serving").fetchall() == [(8.0,)]
+    empty.execute("set variable ttft_s = '0.4'")
+    assert empty.sql("select reason from slo").fetchall() == [(None,)]
+    empty.execute("reset variable ttft_s")
+    asked_of(empty, "model_id, hardware_id, batch", "'llama-3-8b', 'h100', 'many'")
+    with pytest.raises(duckdb.Error, match="batch"):
+        empty.sql("from serving").fetchall()
+    asked_of(empty, "model_id, hardware_id, reason", "'llama-3-8b', 'h100', 'mine'")
+    with pytest.raises(duckdb.Error, match="your column reason bears the name of a result"):
+        empty.sql("from serving").fetchall()
+    empty.execute("create or replace table scenarios as select 'llama-3-8b' as model_id, 'h100' as hardware_id")
+    empty.execute("set variable api_usd_per_million_output_tokens = -1")
+    assert empty.sql("select break_even_requests_per_day, reason from api_break_even").fetchall() == [
+        (None, "the price asked is below 0 or no number")
+    ]
