@@ -26,7 +26,7 @@ from calc.tables import FORMATS, ROOT, Tables
 
 SQL_TYPES = {"number": "double", "boolean": "boolean", "text": "varchar"}
 QUESTIONS = "__questions"
-KEYS = {"scenario_row": "bigint", "question_id": "ubigint", "formats_id": "ubigint"}
+KEYS = {"scenario_row": "bigint", "question_id": "ubigint", "formats_id": "ubigint", "device_id": "varchar"}
 """Which row of the table of scenarios a view's row answers, and what it has in common with others."""
 QUESTION = ("input_len", "output_len", "cached_len", "n_images")
 """What a question says of its sequences, beside model and workload."""
@@ -288,6 +288,7 @@ select
   s.workload_id,
   m.model_id,
   h.{DEVICE},
+  h.hardware_id as device_id,
   {", ".join(filled)},
   coalesce(lower(s.attention), 'flash') as attention,
   {roles}
@@ -301,6 +302,7 @@ select * replace ({{
   'scenario_row': {ROW},
   'question_id': hash(model_id, workload_id, {asked}),
   'formats_id': hash(attention, {", ".join(FORMATS)}),
+  'device_id': device_id,
   'asked': __asked}} as __asked)
 from canonical)"""
     ctes = [questions, *program_ctes(tables, program, _joined(tables, program, QUESTIONS), "__asked")]

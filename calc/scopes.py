@@ -136,5 +136,6 @@ def live_formulas(operators: list[Operator]) -> dict[str, str]:
 
 def _reads(reader: str, others: list[str]) -> str:
     """Return the condition under which an operator reads a tensor: it applies, and none that it would read before."""
-    parts = [f"{reader}__applies"] if reader else []
-    return " AND ".join(parts + [f"NOT {o}__applies" for o in others])
+    # what depends on an unknown fact does not apply, as in every CASE
+    parts = [f"COALESCE({reader}__applies, FALSE)"] if reader else []
+    return " AND ".join(parts + [f"NOT COALESCE({o}__applies, FALSE)" for o in others])

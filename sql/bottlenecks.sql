@@ -1,7 +1,14 @@
 -- bottlenecks: where the time of a stage goes: seconds and share per part and ceiling.
 -- grain: scenario_row, stage, part, bound
 -- reads: operators
-with limited as (
+-- a stage with an operator whose time is unknown has no row: shares of what is left would mislead
+with timed as (
+    select *
+    from operators
+    qualify count(*) over (partition by scenario_row, stage) = count(time_s) over (partition by scenario_row, stage)
+),
+
+limited as (
     select
         scenario_row,
         model_id,
@@ -11,7 +18,7 @@ with limited as (
         part,
         bound,
         sum(count * time_s) as time_s
-    from operators
+    from timed
     where bound is not null
     group by all
 )

@@ -5,7 +5,7 @@ with priced as (
     select
         question_id,
         formats_id,
-        hardware_id,
+        device_id,
         coalesce(tp, 1) as tp,
         coalesce(pp, 1) as pp,
         coalesce(ep, 1) as ep,
@@ -25,7 +25,7 @@ with priced as (
 steps as (
     select
         a.*,
-        b.hardware_id as second_id,
+        b.device_id as second_id,
         ln(a.usd / b.usd) as lead,
         lead(a.batch) over pair as next_batch,
         lead(ln(a.usd / b.usd)) over pair as next_lead
@@ -39,10 +39,10 @@ steps as (
             and a.ep = b.ep
             and a.cp = b.cp
             and a.batch = b.batch
-            and a.hardware_id <> b.hardware_id
+            and a.device_id <> b.device_id
     window
         pair as (
-            partition by a.question_id, a.formats_id, a.tp, a.pp, a.ep, a.cp, a.hardware_id, b.hardware_id
+            partition by a.question_id, a.formats_id, a.tp, a.pp, a.ep, a.cp, a.device_id, b.device_id
             order by a.batch
         )
 )
@@ -59,7 +59,7 @@ select
     pp,
     ep,
     cp,
-    hardware_id as cheaper_before,
+    device_id as cheaper_before,
     second_id as cheaper_after,
     batch as batch_before,
     next_batch as batch_after,

@@ -11,7 +11,7 @@ with pools as (
 
 select
     d.scenario_row,
-    p.hardware_id as prefill_hardware_id,
+    p.device_id as prefill_hardware_id,
     d.model_id,
     d.hardware_id,
     d.workload_id,
@@ -38,4 +38,4 @@ inner join pools as p
         and coalesce(d.ep, 1) = coalesce(p.ep, 1)
         and coalesce(d.cp, 1) = coalesce(p.cp, 1)
 where d.decode_requests_per_s is not null
-qualify row_number() over (partition by d.scenario_row, p.hardware_id order by p.scenario_row) = 1
+qualify row_number() over (partition by d.scenario_row, p.device_id order by p.scenario_row) = 1

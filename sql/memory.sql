@@ -16,7 +16,7 @@ with filled as (
             {'item': 'kv_cache', 'held_bytes': kv_cache_bytes},
             {'item': 'activations', 'held_bytes': activation_peak_bytes},
             {'item': 'reserve', 'held_bytes': reserve_bytes},
-            {'item': 'free', 'held_bytes': greatest(memory_capacity_bytes - memory_needed_bytes, 0)}
+            {'item': 'free', 'held_bytes': if(fits is null, null, greatest(memory_capacity_bytes - memory_needed_bytes, 0))}
         ], recursive := true)
     from serving
 )

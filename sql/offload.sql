@@ -1,16 +1,10 @@
 -- offload: what to do with the layers that do not fit: stream them to the device, or compute them beside the host.
 -- grain: scenario_row, host_id
 -- reads: hardware, serving
-with cpus as (
-    select unnest(list_append(string_split(coalesce(aliases, ''), '|'), hardware_id)) as spelled
-    from hardware
-    where kind = 'cpu'
-),
-
-split as (
+with split as (
     select
         d.*,
-        c.hardware_id as host_id,
+        c.device_id as host_id,
         c.prefill_layers_s as host_prefill_layers_s,
         c.decode_layers_s as host_decode_layers_s,
         c.memory_capacity_bytes as host_capacity_bytes,
@@ -22,13 +16,13 @@ split as (
     from serving as d
     inner join serving as c
         on d.question_id = c.question_id and d.formats_id = c.formats_id and d.sequences = c.sequences
-    inner join cpus as h on lower(trim(c.hardware_id)) = lower(trim(h.spelled))
+    inner join hardware as h on c.device_id = h.hardware_id and h.kind = 'cpu'
     where
         d.n_devices = 1
         and c.n_devices = 1
         and c.ttft_s is not null
-        and lower(trim(d.hardware_id)) not in (select lower(trim(cpus.spelled)) from cpus)
-    qualify row_number() over (partition by d.scenario_row, c.hardware_id order by c.scenario_row) = 1
+        and d.device_id not in (select hardware.hardware_id from hardware where hardware.kind = 'cpu')
+    qualify row_number() over (partition by d.scenario_row, c.device_id order by c.scenario_row) = 1
 ),
 
 judged as (

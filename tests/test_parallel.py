@@ -320,13 +320,31 @@ def test_the_largest_batch_fits_and_one_more_does_not(
     assert found["fits"] is (batch <= largest)
 
 
-def test_the_largest_batch_of_groups_is_the_same_whatever_batch_is_asked() -> None:
+@pytest.mark.parametrize("technique", [None, "prefill_first"])
+def test_the_largest_batch_of_groups_is_the_same_whatever_batch_is_asked(technique: str | None) -> None:
     """Eight groups of two devices: a batch that fills them unevenly asks no more of a sequence than one that does."""
     asked = {"model": "deepseek-v3", "hardware": "h200", "tp": 2, "ep": 16, "input_len": 2048, "precision": "fp8"}
+    asked["technique"] = technique
     found = calc.analyze(**asked, batch=[1, 7, 8, 9, 100], by="serving")["max_batch"].unique().to_list()
     assert len(found) == 1 and found[0] % 8 == 0
     tried = calc.analyze(**asked, batch=[int(found[0]), int(found[0]) + 8], by="serving")
     assert tried["fits"].to_list() == [True, False]
+
+
+@pytest.mark.parametrize("batch", [1, 4, 32, 33])
+def test_the_mean_device_of_groups(batch: int) -> None:
+    """Work follows the sequences: 33 on 32 groups are 33 / 32 of the operations of 32, and take as long as 64."""
+    asked = {"model": "deepseek-v3", "hardware": "h200", "ep": 32, "precision": "fp8_block", "by": "serving"}
+    full = calc.analyze(**asked, batch=32).row(0, named=True)
+    found = calc.analyze(**asked, batch=batch).row(0, named=True)
+    share = batch / 32 * full["e2e_s"] / found["e2e_s"]
+    assert math.isclose(found["mfu"], full["mfu"] * share, rel_tol=1e-9)
+    if batch < 32:
+        assert found["energy_j_per_token"] * batch < full["energy_j_per_token"] * 32
+        first = calc.analyze(**asked, batch=batch, technique="prefill_first").row(0, named=True)
+        pieces = calc.analyze(**asked, batch=batch, technique="chunked_prefill").row(0, named=True)
+        assert math.isclose(first["ttft_s"], found["ttft_s"], rel_tol=1e-12)
+        assert math.isclose(pieces["ttft_s"], found["ttft_s"], rel_tol=1e-9)
 
 
 @given(

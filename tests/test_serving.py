@@ -278,3 +278,15 @@ def test_what_leaves_nothing_in_memory_has_no_largest_batch() -> None:
     assert found["fits"] and found["max_batch"] is None
     empty = serving(LLAMA, batch=64, input_len=0, technique="chunked_prefill")
     assert empty["e2e_s"] is None and "prompt" in empty["reason"]
+
+
+def test_a_mixed_step_waits_once_for_each_hop() -> None:
+    """Tensor parallel over eight: 161 sums of 14 hops and a gathering of 7 in each step, with a piece beside it or not."""
+    asked = {"tp": 8, "batch": 16, "chunk_budget": 64}
+    hops = (161 * 14 + 7) * 1.9e-6
+    for policy in (None, "chunked_prefill"):
+        late = serving(
+            "meta-llama/Meta-Llama-3-70B", technique="+".join(filter(None, [policy, "link_latency"])), **asked
+        )
+        plain = serving("meta-llama/Meta-Llama-3-70B", technique=policy, **asked)
+        assert math.isclose(late["itl_s"] - plain["itl_s"], hops, rel_tol=1e-6)

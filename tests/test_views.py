@@ -253,6 +253,24 @@ def test_a_pool_is_paired_once(empty: duckdb.DuckDBPyConnection) -> None:
     assert math.isclose(shown, found["lone_prompt_s"] + found["prompt_kv_bytes"] / 50e9, rel_tol=1e-12)
 
 
+def test_views_say_nothing_of_what_is_unknown(empty: duckdb.DuckDBPyConnection) -> None:
+    """No matrix peak: no shares of the rest; refused degrees: nothing is free; facts that no model has: the same peak."""
+    asked_of(
+        empty, "model_id, hardware_id, tp, batch, precision", "'llama-3-8b', 'cerebras_wse3', 1, 1, 'bf16'",
+        "'llama-3-8b', 'h100', 3, 1, 'bf16'", "'Qwen/Qwen1.5-MoE-A2.7B', 'h200', 1, 64, 'bf16'",
+        "'Qwen/Qwen-72B-Chat', 'h200', 1, 8, 'ternary'",
+    )  # fmt: skip
+    assert empty.sql("select distinct scenario_row from bottlenecks order by all").fetchall() == [(3,), (4,)]
+    free = "select held_bytes from memory where item = 'free' and scenario_row = 2"
+    assert empty.sql(free).fetchall() == [(None,)]
+    asked = empty.sql("select model_id, hardware_id, tp, batch, precision from scenarios").pl()
+    found = calc.evaluate(asked, by="serving").select("activation_peak_bytes", "max_batch").collect()
+    shown = empty.sql("select activation_peak_bytes, max_batch from serving order by scenario_row").pl()
+    for column in found.columns:
+        for ours, theirs in zip(found[column], shown[column], strict=True):
+            assert ours == theirs or math.isclose(ours, theirs, rel_tol=1e-12)
+
+
 def test_what_views_are_given_is_checked(empty: duckdb.DuckDBPyConnection) -> None:
     """Text is a number where it reads as one; a column that would hide a result is refused."""
     asked_of(empty, "model_id, hardware_id, batch", "'llama-3-8b', 'h100', '8'")
