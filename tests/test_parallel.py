@@ -142,6 +142,16 @@ def test_collectives_on_two_levels() -> None:
     assert row["network_s"] == pytest.approx(2 * v * 7 / (8 * NVLINK) + 2 * (v / 8) * 1 / (2 * NETWORK), rel=1e-12)
 
 
+@pytest.mark.parametrize(("pp", "layers", "head"), [(7, 9, 129280 * 7168 + 7168), (61, 1, 129280 * 7168 + 7168)])
+def test_some_rank_holds_the_heavier_layers(pp: int, layers: int, head: int) -> None:
+    """DeepSeek-V3's 58 MoE layers: 257 experts, router and latent attention each; seven ranks cannot all have eight."""
+    found = calc.analyze("deepseek-v3", "h200", pp=pp, precision="w16a16kv16", by="serving")["weight_memory_bytes"][0]
+    attention = 7168 * 1536 + 1536 + 1536 * 128 * 192 + 7168 * 576 + 512 + 512 * 128 * 256 + 128 * 128 * 7168
+    moe = 257 * 3 * 7168 * 2048 + 256 * 7168
+    norms = 2 * 7168
+    assert found == pytest.approx(2 * (layers * (attention + moe + norms) + head), rel=1e-9)
+
+
 def test_pipeline_ranks_add_up_and_share_the_layers() -> None:
     """Latency is the sum over ranks and their sends; the fullest rank has CEIL(L / pp) layers and the fuller end."""
     one = calc.analyze("llama-3-70b", "nvidia_h100_sxm", by="stage")
