@@ -98,6 +98,102 @@ def test_the_memory_of_llama_3_70b_on_eight_h100() -> None:
     assert found["n_devices"] == 8 and found["fits"] is True and found["reason"] is None
 
 
+@pytest.mark.parametrize(("stage", "q", "c"), [("prefill", 1024, 1024), ("decode", 1, 1025)])
+def test_every_term_of_deepseek_v3_on_thirty_two_h200(stage: str, q: int, c: int) -> None:
+    """Latents expanded in prefill and absorbed in decode, experts over four nodes, attention by 32 groups of one device."""
+    peak, vector, bandwidth = facts("nvidia_h200_sxm").values()
+    n, batch, h, heads, rope, nope, latent, low, width = 32, 256, 7168, 128, 64, 128, 512, 1536, 2048
+    b, k, experts, vocab, dense = batch / n, 8, 256, 129280, 18432
+    t, all_tokens = b * q, batch * q
+
+    def product(m: float, inner: float, cols: float, times: float = 1, vector_ops: float = 0, read: float = 1) -> float:
+        moved = 2 * times * (read * inner * cols + m * inner + m * cols)
+        return max(2 * times * m * inner * cols / peak, vector_ops / vector, moved / bandwidth)
+
+    def simple(elements: float, ops: float, weights: float = 0.0) -> float:
+        return max(ops / vector, 2 * (elements + weights) / bandwidth)
+
+    def norm(rows_: float, cols: float) -> float:
+        return simple(2 * rows_ * cols, 4 * rows_ * cols, cols)
+
+    pairs = q * c - q * (q - 1) / 2
+    if stage == "prefill":
+        keys, values, cached = nope + rope, 128, 0.0
+        expanded = b * c * heads * (keys + values)
+        own: dict[str, float] = {
+            "latent_attention.kv_b_proj": max(
+                2 * b * c * latent * heads * 256 / peak,
+                2 * (latent * heads * 256 + b * c * (latent + heads * 256)) / bandwidth,
+            )
+        }
+    else:
+        keys, values, cached, expanded = latent + rope, latent, b * c * (latent + rope), 0.0
+        own = {
+            "latent_attention.q_absorb": product(t, nope, latent, heads),
+            "latent_attention.v_absorb": product(t, latent, 128, heads),
+        }
+    attention = own | {
+        "latent_attention.attn_norm": norm(t, h),
+        "latent_attention.q_a_proj": product(t, h, low),
+        "latent_attention.q_a_norm": norm(t, low),
+        "latent_attention.q_proj": product(t, low, heads * (nope + rope), vector_ops=3 * t * heads * rope),
+        "latent_attention.kv_a_proj": product(t, h, latent + rope, vector_ops=3 * t * rope),
+        "latent_attention.kv_a_norm": norm(t, latent),
+        "latent_attention.fused_attention": max(
+            2 * b * heads * pairs * (keys + values) / peak,
+            5 * b * heads * pairs / vector,
+            2 * (t * heads * (keys + values) + expanded + cached) / bandwidth,
+        ),
+        "latent_attention.out_proj": product(t, heads * 128, h),
+        "latent_attention.attn_add": simple(3 * t * h, t * h),
+    }
+    mlp = {
+        "mlp.mlp_norm": norm(t, h),
+        "mlp.gate_proj": product(t, h, dense),
+        "mlp.up_proj": product(t, h, dense),
+        "mlp.mlp_act": simple(3 * t * dense, 5 * t * dense),
+        "mlp.down_proj": product(t, dense, h),
+        "mlp.mlp_add": simple(3 * t * h, t * h),
+    }
+    routed, read = all_tokens * k / n, experts / n * (1 - (1 - k / experts) ** all_tokens)
+    sent = t * min(k, n * (1 - (1 - 1 / n) ** k)) * h * 2
+    exchanged = max(sent * 7 / 32 / NVLINK, sent * 24 / 32 / NETWORK)
+    moe = {
+        "moe.mlp_norm": norm(t, h),
+        "moe.router": product(t, h, experts, vector_ops=5 * t * experts),
+        "moe.expert_dispatch": exchanged,
+        "moe.expert_gate_proj": product(routed, h, width, read=read),
+        "moe.expert_up_proj": product(routed, h, width, read=read),
+        "moe.expert_act": simple(3 * routed * width, 5 * routed * width),
+        "moe.expert_down_proj": product(routed, width, h, read=read),
+        "moe.expert_combine": exchanged,
+        "moe.expert_sum": simple((k + 1) * t * h, 2 * k * t * h),
+        "moe.shared_gate_proj": product(t, h, width),
+        "moe.shared_up_proj": product(t, h, width),
+        "moe.shared_act": simple(3 * t * width, 5 * t * width),
+        "moe.shared_down_proj": product(t, width, h),
+        "moe.shared_add": simple(3 * t * h, t * h),
+        "moe.mlp_add": simple(3 * t * h, t * h),
+    }
+    once = {
+        "embedding.embedding": 2 * t * h * 2 / bandwidth,
+        "head.final_norm": norm(b, h),
+        "head.lm_head": product(b, h, vocab),
+        "head.sampling": simple(b * vocab, 5 * b * vocab),
+    }
+    asked = {"model": "deepseek-v3", "hardware": "nvidia_h200_sxm", "batch": batch, "ep": n}
+    found = rows(stage, **asked)
+    assert set(found) == {*attention, *mlp, *moe, *once}
+    total = 0.0
+    for count, terms in ((61, attention), (3, mlp), (58, moe), (1, once)):
+        for name, seconds in terms.items():
+            assert found[name]["time_s"] == pytest.approx(seconds, rel=1e-12), name
+            assert found[name]["count"] == count
+            total += count * seconds
+    stages = calc.analyze(**asked, by="stage").filter(pl.col("stage") == stage)
+    assert stages["time_s"][0] == pytest.approx(total, rel=1e-12)
+
+
 def test_deepseek_v3_on_thirty_two_h200() -> None:
     """Experts over 32 devices, attention data-parallel: what a device computes, reads, sends and holds."""
     facts("nvidia_h200_sxm")
