@@ -246,10 +246,9 @@ class Compiler:
         return total
 
     def _product(self, term: Node) -> Node | None:
-        """Return the product that a term is, where it is one that is computed on points: what is worth a factor."""
+        """Return the product that a term's column is, or None."""
         column = self._by_id.get(str(term.value)) if term.kind == "name" else None
-        found = column is not None and column.node.kind == "call" and column.node.value == "*"
-        return column.node if column and found else None
+        return column.node if column and column.node.kind == "call" and column.node.value == "*" else None
 
     def _greatest(self, scope: Scope, term: Node) -> Node:
         """Return the greatest of a term over the operators, which is at least 0."""
