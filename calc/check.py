@@ -53,7 +53,7 @@ def _check_units(tables: Tables) -> Iterator[str]:
 def _check_sheet(tables: Tables, sheet: Sheet, checked: Sheet | None = None) -> list[str]:
     """Return what is wrong in a sheet; cells that it has in common with a sheet that was checked are passed over."""
     findings = [f"{c.file}, cell {c.key}: {reason}" for c, reason in _defined_once(sheet)]
-    units = Units(tables, sheet)
+    units = Units(sheet)
     seen: set[tuple[str, str]] = set()
     compiler = SummingCompiler(sheet, input_axes(tables))
     known = {cell for _, cell in _cells(checked)} if checked else set()
@@ -157,7 +157,7 @@ def _defined_once(sheet: Sheet) -> Iterator[tuple[Cell, str]]:
             cell.name not in scope.cells
             or parent is None
             or scope.label.endswith("__total")
-            or scope.label == "serving"
+            or scope.label in ("serving", "changed")
         ):
             continue
         other = parent.find(cell.name)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import polars as pl
 from polars.io.plugins import register_io_source
 
+from calc.companions import accompanied, substituted
 from calc.errors import CalcError
 from calc.expressions import expression, expressions
 from calc.formula import TRUE, Node, is_literal
@@ -46,6 +47,7 @@ def evaluate(
     questions = prepare(tables, scenarios, results)
     answer = _engine(engine)
     sheets = {stack: load_sheet(tables, sheet, stack) for stack, _, _ in questions.groups()}
+    questions = substituted(questions, sheets)
     scope = result_scope(next(iter(sheets.values()), load_sheet(tables, sheet)), by)
     found = {c: DTYPES[t] for c, t in results.items() if scope.find(c) is not None}
     own = {c: t for c, t in scenarios.collect_schema().items() if c not in found}
@@ -62,7 +64,8 @@ def evaluate(
         asked = scenarios.lazy().select(keys).collect()
         left = n_rows
         for first, batch in questions.batches(UNFOLDED_BATCH_ROWS if by == "operator" else BATCH_ROWS):
-            frame, rows = answer(tables, batch, _programs(tables, sheets, by, columns, batch))
+            programs = _programs(tables, sheets, by, columns, batch)
+            frame, rows = answer(tables, batch, with_companions(tables, sheet, programs, answer))
             if keys:
                 if rows is None:
                     rows = pl.int_range(frame.height, eager=True) // (frame.height // batch.height)
@@ -89,6 +92,23 @@ def _programs(
         for stack, bound, mine in questions.groups()
         for shape, part in shaped(tables, sheets[stack], bound, mine)
     ]
+
+
+def with_companions(tables: Tables, sheet: str, programs: Programs, answer: Engine) -> Programs:
+    """Return programs with their questions, which hold what they read of further models."""
+
+    def answered(questions: Questions, columns: tuple[str, ...]) -> pl.DataFrame:
+        return answers(tables, sheet, questions, columns, answer)
+
+    return [(accompanied(tables, asked, program.inputs, answered), program) for asked, program in programs]
+
+
+def answers(
+    tables: Tables, sheet: str, questions: Questions, columns: tuple[str, ...], engine: Engine | None = None
+) -> pl.DataFrame:
+    """Return serving figures of questions that name no technique, a row each in their order."""
+    plain = {(): load_sheet(tables, sheet)}
+    return (engine or answer)(tables, questions, _programs(tables, plain, "serving", columns, questions))[0]
 
 
 def _engine(title: str) -> Engine:

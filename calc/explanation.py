@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from calc.display import quantity
+from calc.companions import accompanied, substituted
 from calc.errors import CalcError, closest
+from calc.evaluation import answers
 from calc.expressions import expression
 from calc.folding import replace
 from calc.formula import AGGREGATES, FALSE, Node, literal, name, names, to_text
+from calc.patches import GIVEN
 from calc.plans import with_device_facts
 from calc.program import Column, Compiler, by_level, levelled
 from calc.questions import prepare, stack_of
@@ -248,11 +251,14 @@ class _Facts:
 
     def __init__(self, tables: Tables, sheet: Sheet, question: pl.DataFrame) -> None:
         self.tables = tables
-        prepared = prepare(tables, question, ())
-        inputs = set(sheet.inputs)
-        self.frame = with_device_facts(tables, prepared, inputs).collect()
+        asked = prepare(tables, question, ())
+        ((stack, self.bound, _),) = asked.groups()
+        asked = accompanied(
+            tables, substituted(asked, {stack: sheet}), sheet.inputs, lambda of, columns: answers(tables, sheet.name, of, columns)
+        )
+        self.frame = with_device_facts(tables, asked, set(sheet.inputs)).collect()
         self.row = self.frame.row(0, named=True)
-        self.bound = prepared.groups()[0][1]
+        self.inputs = sheet.inputs
 
     def evaluate(self, columns: list[Column], wanted: set[str]) -> dict[str, object]:
         frame = self.frame.lazy()
@@ -275,7 +281,8 @@ class _Facts:
             for given, column in fact_columns(self.tables, table):
                 if given == fact:
                     return self._fact(table, key, given, column, value)
-        return Explanation(fact, value)
+        about = self.inputs[fact.removeprefix(GIVEN)]
+        return Explanation(fact, value, about.unit, about.label)
 
     def _fact(self, table: str, key: str | None, given: str, column: str, value: object) -> Explanation:
         entry = next(c for c in self.tables.columns(table) if c["column_name"] == column)

@@ -1,4 +1,4 @@
-"""Techniques as patches: rows of a sheet that are replaced, added or removed."""
+"""Techniques as patches: rows of a sheet that are replaced, added or removed, and inputs that mean something else."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ KEYS = {
 }  # fmt: skip
 """The files of a sheet and the fields that identify a row in each; a patch's key is these, joined by dots."""
 
+INPUTS = "inputs"
+"""The file of a patch that changes an input: a fact of model or device, or what the scenario says."""
+GIVEN = "given_"
+"""Before the name of a changed input: what it was."""
 TEXTS = (
     "cell", "stage", "part", "block", "operator", "kind", "class", "runs_on", "exchange", "name", "formula", "value",
     "unit", "split", "tower", "place", "inputs", "applies", "label", "note", "source_id", "_added_by",
@@ -27,19 +31,46 @@ PREVIOUS = "previous"
 Row = dict[str, str]
 
 
+def stack(tables: Tables, techniques: tuple[str, ...]) -> tuple[str, ...]:
+    """Return a stack with what each technique includes before it; raises CalcError for one unknown, or there twice."""
+    rows = {r["technique_id"]: r for r in tables["techniques"].iter_rows(named=True)}
+    found: list[str] = []
+    for technique in techniques:
+        if technique not in rows:
+            raise CalcError(f"unknown technique {technique!r}{closest(technique, rows)}; there are {', '.join(rows)}")
+        found += [*(rows[technique]["includes"] or "").split("+"), technique]
+    found = [t for t in found if t]
+    twice = [t for t in found if found.count(t) > 1]
+    if twice:
+        raise CalcError(f"technique {twice[0]!r} is in the stack {'+'.join(techniques)!r} twice")
+    return tuple(found)
+
+
 def apply(tables: Tables, title: str, rows: dict[str, list[Row]], techniques: tuple[str, ...]) -> None:
     """Change a sheet's rows in place as a stack of techniques says, in order; raises CalcError or SheetError."""
-    known = tables["techniques"]["technique_id"].to_list()
+    rows[INPUTS] = []
     touched: dict[tuple[str, str, str], str] = {}
+    about = {r["technique_id"]: r for r in tables["techniques"].iter_rows(named=True)}
     for technique in techniques:
-        if technique not in known:
-            raise CalcError(f"unknown technique {technique!r}{closest(technique, known)}; there are {', '.join(known)}")
         patches = [p for p in tables["patches"].iter_rows(named=True) if p["technique_id"] == technique]
         own = [p for p in patches if p["sheet"] == title]
         if not own:
             raise CalcError(f"technique {technique!r} has no meaning on the sheet {title!r}; use the sheet 'exact'")
         for patch in own:
             _patch(title, rows, patch, touched)
+        if about[technique]["needs"]:
+            _patch(title, rows, _refusal(about[technique], title), touched)
+
+
+def _refusal(technique: dict[str, str], title: str) -> dict[str, str]:
+    """Return the patch that says why a technique means nothing for a question."""
+    said = f"{technique['technique_id']}: {technique['otherwise']}".replace("'", "''")
+    formula = (
+        f"CASE WHEN {PREVIOUS} IS NOT NULL THEN {PREVIOUS} "
+        f"WHEN NOT COALESCE({technique['needs']}, FALSE) THEN '{said}' END"
+    )
+    where = {"technique_id": technique["technique_id"], "sheet": title, "file": "scenario", "key": "degree_reason"}
+    return {**where, "column": "formula", "action": "replace", "formula": formula}
 
 
 def _patch(
@@ -47,9 +78,12 @@ def _patch(
 ) -> None:
     technique, file, key, column = patch["technique_id"], patch["file"], patch["key"], patch["column"] or ""
     where = f"technique {technique}, {file}.{key}"
-    if file not in KEYS:
-        raise SheetError("patches.csv", where, f"there is no sheet file {file!r}{closest(file, KEYS)}")
-    hits = [r for r in rows[file] if ".".join(r[k] for k in KEYS[file]) == key]
+    if file == INPUTS:
+        _input(rows[INPUTS], key)
+    elif file not in KEYS:
+        raise SheetError("patches.csv", where, f"there is no sheet file {file!r}{closest(file, [*KEYS, INPUTS])}")
+    keys = KEYS.get(file, ("cell",))
+    hits = [r for r in rows[file] if ".".join(r[k] for k in keys) == key]
     if patch["action"] == "add":
         _add(rows[file], hits, patch, where)
         return
@@ -57,7 +91,7 @@ def _patch(
     if not hits and remover is not None:
         raise SheetError("patches.csv", where, f"{remover!r} has removed this row: the two cannot be combined")
     if len(hits) != 1:
-        every = [".".join(r[k] for k in KEYS[file]) for r in rows[file]]
+        every = [".".join(r[k] for k in keys) for r in rows[file]]
         raise SheetError("patches.csv", where, f"hits {len(hits)} rows of sheets/{title}, not one{closest(key, every)}")
     formula = patch["formula"] or ""
     first = touched.setdefault((file, key, column), technique)
@@ -78,6 +112,13 @@ def _patch(
         hits[0][column] = str(replace(parse(formula), lambda n: previous if n == PREVIOUS else name(n)))
     else:
         hits[0][column] = formula
+
+
+def _input(rows: list[Row], key: str) -> None:
+    """Add the cell of an input that a technique changes: as long as nothing does, what was given."""
+    if not any(r["cell"] == key for r in rows):
+        blank = dict.fromkeys(("unit", "label", "note"), "")
+        rows.append({"cell": key, "formula": f"{GIVEN}{key}", "source_id": "definition", **blank})
 
 
 def _add(rows: list[Row], hits: list[Row], patch: dict[str, str], where: str) -> None:

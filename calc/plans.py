@@ -57,7 +57,8 @@ def _facts(tables: Tables, questions: Questions, program: Program, formats: pl.L
     for level in program.levels("configuration"):
         facts = facts.with_columns(expressions(level))
     computed = {c.id for level in program.levels("point") for c in level}
-    kept = program.carried - _on_device(tables, program) - computed
+    known = set() if questions.places is None else set(questions.places.columns)
+    kept = program.carried - _on_device(tables, program) - computed - known
     return facts.select(CONFIGURATION, NTH_FORMATS, *sorted(kept))
 
 

@@ -151,8 +151,14 @@ def scenario_columns(tables: Tables) -> dict[str, Mapping[str, object]]:
     """Return what a question may say: the dictionary's scenario columns, then the parameters of techniques."""
     found: dict[str, Mapping[str, object]] = {str(c["column_name"]): c for c in tables.columns("scenarios")}
     for row in tables["parameters"].iter_rows(named=True):
-        found[row["parameter"]] = {"dtype": "number", **row}
+        found[row["parameter"]] = {"dtype": "number" if row["default_model_id"] is None else "text", **row}
     return found
+
+
+def model_parameters(tables: Tables) -> dict[str, str]:
+    """Return the parameters that name a further model, each with the one that an absent value means."""
+    named = tables["parameters"].select("parameter", "default_model_id").drop_nulls()
+    return dict(named.iter_rows())
 
 
 def prepare(tables: Tables, frame: pl.DataFrame | pl.LazyFrame, results: Iterable[str]) -> Questions:
@@ -200,6 +206,12 @@ def prepare(tables: Tables, frame: pl.DataFrame | pl.LazyFrame, results: Iterabl
 def _canonical(tables: Tables, distinct: pl.DataFrame, known: Mapping[str, Mapping[str, object]]) -> pl.DataFrame:
     made = {c: _numbers(distinct, c, known[c], _default(tables, c)) for c in known if known[c]["dtype"] == "number"}
     made["model_id"] = _identifiers(tables, distinct, "model_id")
+    for column, default in model_parameters(tables).items():
+        if column in distinct.columns:
+            filled = distinct.select(pl.col(column).cast(pl.String).fill_null(default))
+            made[column] = _identifiers(tables, filled, column)
+        else:
+            made[column] = pl.lit(default)
     made["attention"] = _choice(distinct, "attention", list(ATTENTIONS), ATTENTIONS[0])
     made |= _formats(tables, distinct)
     named = "technique" in distinct.columns
@@ -260,8 +272,9 @@ def _numbers(
 
 
 def _identifiers(tables: Tables, asked: pl.DataFrame, column: str) -> pl.Series:
-    table = IDS[column]
-    spelled = {s: row[0] for row in tables[table].select(column, "aliases").iter_rows() for s in spellings(*row)}
+    table = IDS.get(column, "models")
+    rows = tables[table].select(pl.first(), "aliases").iter_rows()
+    spelled = {s: row[0] for row in rows for s in spellings(*row)}
     given = asked[column].cast(pl.String)
     unique = given.unique().to_list()
     what = "model" if table == "models" else "device"

@@ -15,8 +15,8 @@ import polars as pl
 from calc.expressions import expressions
 from calc.formula import FALSE, Node, is_literal, literal
 from calc.program import Axis, Compiler, by_level, levelled
-from calc.questions import Bound, Questions
-from calc.sheet import Sheet, fact_columns
+from calc.questions import Bound, Questions, model_parameters
+from calc.sheet import Sheet, companion_prefix, fact_columns
 from calc.tables import FORMATS, Tables
 
 
@@ -24,6 +24,9 @@ def input_axes(tables: Tables) -> dict[str, Axis]:
     """Return what each input depends on, for the compiler; an input that is not listed belongs to the question."""
     axes = {n: Axis.DEVICE for n, _ in fact_columns(tables, "hardware")}
     axes |= {n: Axis.MODEL for n, _ in fact_columns(tables, "models")}
+    for prefix in map(companion_prefix, model_parameters(tables)):
+        for table in ("models", "serving"):
+            axes |= {f"{prefix}{c['column_name']}": Axis.DEVICE | Axis.QUESTION for c in tables.columns(table)}
     return axes | dict.fromkeys([*(n for n, _ in fact_columns(tables, "formats")), *FORMATS], Axis.FORMATS)
 
 

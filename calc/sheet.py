@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 from calc.errors import CalcError, DataError, SheetError, closest
 from calc.files import read_csv
 from calc.formula import Node, literal, name, number, parse
-from calc.patches import KEYS, Row, apply
+from calc.patches import GIVEN, INPUTS, KEYS, Row, apply, stack
 from calc.scopes import Alias, Cell, Definition, Neighbours, Operator, Part, Scope, live_formulas
 from calc.tables import FORMATS, Tables
 
 CELL_FIELDS = ("formula", "unit", "label", "note", "source_id")
 AXES = (
     "instances", "rows", "inner", "cols", "pairs", "vector", "operands", "bias", "extra", "read", "held", "ranks",
+    "input_on_chip", "output_on_chip",
 )  # fmt: skip
 QUANTITIES = (
     "matrix_ops", "vector_ops", "weight_elements", "bias_elements", "weight_read_elements", "bias_read_elements",
     "activation_read_elements", "activation_write_elements", "cache_read_elements", "cache_write_elements",
-    "cache_elements", "cache_token_elements", "exchange_elements", "exchange_ranks",
+    "cache_elements", "cache_token_elements", "exchange_elements", "exchange_ranks", "launches",
 )  # fmt: skip
+FUSED = {
+    "activation_read_elements": "(1 - input_on_chip)",
+    "activation_write_elements": "(1 - output_on_chip)",
+    "launches": "IF(input_on_chip > 0, 0, 1)",
+}
+"""What is left of a quantity where a share of the operator's input or output never leaves the chip."""
 LIVE = "live_elements"
 """Elements of the activations that are in memory while an operator runs: by the graph that ``inputs`` gives."""
 SPANS = ("window_tokens", "chunk_tokens", "cache_tokens")
@@ -35,6 +42,8 @@ FIELDS = {
     "operators": ("block", "operator", "kind", *AXES, "split", "inputs", "applies", "label", "note", "source_id"),
     "kinds": ("kind", "class", "runs_on", "exchange", *QUANTITIES, "label", "note", "source_id"),
 }
+REPLACED = ("model_id", *FORMATS)
+"""What a technique may name otherwise: the facts of another model or format then take the place of those asked for."""
 OWN = ("count", "stored", "operator", "part", "tower", "place", "class", "applies", "runs")
 """What an operator says of itself over a whole answer, as of each stage."""
 UNITS = ("matrix", "vector", "both", "network")
@@ -57,9 +66,10 @@ QUANTITY_UNITS = dict.fromkeys(QUANTITIES, "") | {"matrix_ops": "op", "vector_op
 class Sheet:
     """The cells of one sheet in one data folder, with techniques applied, and the scopes they live in."""
 
-    def __init__(self, title: str, rows: dict[str, list[Row]], inputs: Iterable[str]) -> None:
-        self.name, self.rows = title, rows
-        self.inputs = frozenset(inputs)
+    def __init__(self, title: str, rows: dict[str, list[Row]], inputs: Mapping[str, Input]) -> None:
+        self.name, self.rows, self.inputs = title, rows, inputs
+        self.replaced = {r["cell"]: parse(r["formula"]) for r in rows[INPUTS] if r["cell"] in REPLACED}
+        """What a question names that a technique names otherwise: its column → a literal or the name of a parameter."""
         self.constants = {r["name"]: r for r in rows["constants"]}
         self.parts = [Part(r["part"], r["block"], r["label"]) for r in rows["parts"]]
         self._rows = {f: {tuple(r[k] for k in KEYS[f]): r for r in rows[f]} for f in ("parts", "operators", "kinds")}
@@ -112,7 +122,21 @@ class Sheet:
         for row in self.rows["constants"]:
             constants[row["name"]] = self._cell("constants", row, "value", row["name"])
         inputs: dict[str, Definition] = {i: name(i) for i in self.inputs}
-        return Scope("scenario", self._cells("scenario"), Scope("inputs", constants | inputs, None))
+        changed = {c.name: c for c in self._changed_inputs()}
+        given: dict[str, Definition] = {f"{GIVEN}{c}": name(c) for c in changed}
+        asked = Scope("inputs", constants | inputs | given, None)
+        return Scope("scenario", self._cells("scenario"), Scope("changed", changed, asked) if changed else asked)
+
+    def _changed_inputs(self) -> Iterable[Cell]:
+        for row in self.rows[INPUTS]:
+            if row["cell"] in REPLACED:
+                continue
+            if row["cell"] not in self.inputs:
+                raise SheetError(
+                    "patches.csv", f"{INPUTS}.{row['cell']}", f"is no input{closest(row['cell'], self.inputs)}"
+                )
+            about = self.inputs[row["cell"]]
+            yield Cell("patches.csv", f"{INPUTS}.{row['cell']}", row["cell"], row["formula"], about.unit, about.label)
 
     def scenario_scope(self) -> Scope:
         """Return the scope of one question: inputs, facts, constants and the cells derived from them."""
@@ -171,11 +195,19 @@ class Sheet:
             shape["operator_applies"] = self._cell("operators", row, "applies", "applies", "")
             shape["applies"] = parse("part_applies AND operator_applies")
             shape["runs"] = parse("applies AND stage_applies AND count > 0")
-            shape |= {q: self._cell("kinds", kind, q, q, QUANTITY_UNITS[q]) for q in QUANTITIES}
+            shape |= {q: self._quantity(kind, row, q) for q in QUANTITIES}
             shape |= {c: literal(kind[c]) for c in ("kind", "class", "runs_on", "exchange")}
             shape |= {"operator": literal(operator.name), LIVE: self._live_cell(operator, row)}
             self._shapes[key] = shape
         return self._shapes[key]
+
+    def _quantity(self, kind: Row, row: Row, quantity: str) -> Cell:
+        """Return what a kind says of a quantity, less what stays on the chip between fused operators."""
+        cell = self._cell("kinds", kind, quantity, quantity, QUANTITY_UNITS[quantity])
+        is_fused = row["input_on_chip"] != "0" or row["output_on_chip"] != "0"
+        if quantity not in FUSED or not is_fused or cell.formula == "0":
+            return cell
+        return replace(cell, formula=f"({cell.formula}) * {FUSED[quantity]}")
 
     def has_some(self, operator: Operator, quantity: str) -> bool:
         """Tell whether an operator may have something of a quantity, by its kind alone."""
@@ -271,9 +303,10 @@ def load_sheet(tables: Tables, title: str = "exact", techniques: tuple[str, ...]
 @lru_cache(maxsize=256)
 def _load_sheet(tables: Tables, title: str, techniques: tuple[str, ...], stamp: object) -> Sheet:
     rows = {f: [dict(r) for r in found] for f, found in _read_rows(tables.folder / "sheets" / title, stamp).items()}
+    techniques = stack(tables, techniques)
     apply(tables, title, rows, techniques)
     _check_structure(title, rows)
-    return Sheet(title, rows, input_names(tables, techniques))
+    return Sheet(title, rows, inputs_of(tables, techniques))
 
 
 @lru_cache(maxsize=32)
@@ -295,13 +328,46 @@ def _read_rows(folder: Path, _stamp: object) -> dict[str, list[Row]]:
     return rows
 
 
-def input_names(tables: Tables, techniques: Iterable[str] = ()) -> set[str]:
-    """Return the names that a sheet may read: scenario columns, facts of model, device and formats, parameters."""
-    found: set[str] = set()
+@dataclass(frozen=True)
+class Input:
+    """What a sheet may read that is no cell: its type, unit and label."""
+
+    dtype: str
+    unit: str
+    label: str
+
+
+@lru_cache(maxsize=256)
+def inputs_of(tables: Tables, techniques: tuple[str, ...] = ()) -> dict[str, Input]:
+    """Return what a sheet may read: scenario columns, facts of model, device and formats, parameters of techniques.
+
+    A parameter that names a model, such as ``draft_model_id``, brings that model's facts and its own answer to the
+    question: ``draft_vocab``, ``draft_tpot_s``.
+    """
+    found: dict[str, Input] = {}
     for table in ("scenarios", "models", "hardware", "formats"):
-        found |= {n for n, _ in fact_columns(tables, table)}
-    chosen = set(techniques)
-    return found | {p for t, p in tables["parameters"].select("technique_id", "parameter").iter_rows() if t in chosen}
+        about = {str(c["column_name"]): c for c in tables.columns(table)}
+        found |= {n: _input(about[c]) for n, c in fact_columns(tables, table)}
+    for row in tables["parameters"].iter_rows(named=True):
+        if row["technique_id"] not in techniques:
+            continue
+        if row["default_model_id"] is None:
+            found[row["parameter"]] = Input("number", row["unit"] or "", row["label"])
+            continue
+        found[row["parameter"]] = Input("text", "", row["label"])
+        prefix = companion_prefix(row["parameter"])
+        for table in ("models", "serving"):
+            found |= {f"{prefix}{c['column_name']}": _input(c) for c in tables.columns(table)}
+    return found
+
+
+def _input(entry: Mapping[str, object]) -> Input:
+    return Input(str(entry["dtype"]), str(entry["unit"] or ""), str(entry["label"]))
+
+
+def companion_prefix(parameter: str) -> str:
+    """Return what stands before the names of a further model's facts and figures: ``draft_`` of ``draft_model_id``."""
+    return parameter.removesuffix("model_id")
 
 
 def fact_columns(tables: Tables, table: str) -> list[tuple[str, str]]:
@@ -320,6 +386,7 @@ def fact_columns(tables: Tables, table: str) -> list[tuple[str, str]]:
 
 TEXTS = {
     "family",
+    "architecture",
     "memory_type",
     "norm_type",
     "qk_norm",

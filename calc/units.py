@@ -17,8 +17,7 @@ from calc.errors import CalcError, closest
 from calc.formula import AGGREGATES, Node, names, to_sql
 from calc.program import Compiler
 from calc.scopes import Alias, Cell, Scope
-from calc.sheet import Sheet, fact_columns
-from calc.tables import Tables
+from calc.sheet import Sheet
 
 IN_SUM = "in_sum__"
 SAMPLES = 48
@@ -34,15 +33,8 @@ class Units:
     those that the formula compares with.
     """
 
-    def __init__(self, tables: Tables, sheet: Sheet) -> None:
-        self.inputs: dict[str, tuple[str, str]] = {}
-        for table in ("scenarios", "models", "hardware", "formats"):
-            by_name = {str(c["column_name"]): c for c in tables.columns(table)}
-            for given, column in fact_columns(tables, table):
-                entry = by_name[column]
-                self.inputs[given] = (str(entry["dtype"]), str(entry["unit"] or ""))
-        for row in tables["parameters"].iter_rows(named=True):
-            self.inputs[row["parameter"]] = ("number", row["unit"] or "")
+    def __init__(self, sheet: Sheet) -> None:
+        self.inputs = {n: (about.dtype, about.unit) for n, about in sheet.inputs.items()}
         self.compiler = Compiler(sheet, {})
         self.dtypes: dict[tuple[Scope, str], str] = {}
         self.connection = duckdb.connect()

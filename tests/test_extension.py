@@ -35,7 +35,8 @@ PRECISION = {
 NORM = {
     "block": "mlp", "operator": "post_norm", "kind": "norm", "instances": 1, "rows": "tokens",
     "inner": "n_norm_vectors", "cols": "width", "pairs": 0, "vector": "norm_cost", "operands": 1, "bias": 0,
-    "extra": 0, "read": 0, "held": 0, "ranks": 0, "inputs": "down_proj", "applies": "TRUE", "label": "Norm after the MLP",
+    "extra": 0, "read": 0, "held": 0, "ranks": 0, "input_on_chip": 0,
+    "output_on_chip": 0, "inputs": "down_proj", "applies": "TRUE", "label": "Norm after the MLP",
     "source_id": "definition",
 }  # fmt: skip
 
