@@ -50,7 +50,7 @@ def bill(tables: Tables, model_id: str) -> pl.DataFrame:
     memory), ``n_parameters`` of all copies and ``kv_elements_per_token`` of all that run.
     """
     sheet = load_sheet(tables)
-    shape = model_shapes(tables, sheet, USUAL)[model_id]
+    shape = model_shapes(tables, sheet, USUAL, tuple(sheet.stages))[model_id]
     compiler = Compiler(sheet, input_axes(tables), SAID, shape.decided)
     rows: list[dict[str, Node]] = []
     for part in sheet.parts:

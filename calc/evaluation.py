@@ -16,7 +16,7 @@ from calc.errors import CalcError
 from calc.expressions import expression, expressions
 from calc.formula import TRUE, Node, is_literal
 from calc.plans import GATE, collected, plans, unfolded
-from calc.program import Program, by_level, result_scope
+from calc.program import STAGES, Program, by_level, result_scope
 from calc.questions import ROW, Questions, prepare
 from calc.results import Programs, compiled, result_columns
 from calc.shapes import shaped
@@ -87,11 +87,13 @@ def _programs(
 ) -> Programs:
     """Return the questions in groups that one program answers, each with its program."""
     wide = questions.height > SMALL_ROWS
-    return [
-        (part, compiled(tables, sheets[stack], by, columns, bound, shape, wide))
-        for stack, bound, mine in questions.groups()
-        for shape, part in shaped(tables, sheets[stack], bound, mine)
-    ]
+    found = []
+    for stack, bound, mine in questions.groups():
+        sheet = sheets[stack].compiled_as
+        stages = sheet.stages_read(columns) if by == "serving" else STAGES
+        for shape, part in shaped(tables, sheet, bound, stages, mine):
+            found.append((part, compiled(tables, sheet, by, columns, bound, shape, wide)))
+    return found
 
 
 def with_companions(tables: Tables, sheet: str, programs: Programs, answer: Engine) -> Programs:

@@ -121,7 +121,7 @@ class _Explainer:
         self.values: dict[str, object] = {}
         self.made: dict[tuple[Scope, str], Explanation] = {}
         self.facts = _Facts(tables, sheet, question)
-        shape = model_shapes(tables, sheet, self.facts.bound)[str(self.facts.row["model_id"])]
+        shape = model_shapes(tables, sheet, self.facts.bound, tuple(sheet.stages))[str(self.facts.row["model_id"])]
         self.compiler = Compiler(sheet, input_axes(tables), decided=shape.decided)
 
     def explain(self, scope: Scope, cell: str) -> Explanation:

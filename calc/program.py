@@ -28,7 +28,7 @@ CONDITIONS = ("part_applies", "applies", "runs", "stage_applies")
 """What decides which rows a model has."""
 
 
-RARE = ("exchange_elements",)
+RARE = ("exchange_elements", "host_elements")
 """Quantities that most programs have nothing of: then the cells that rest on them vanish."""
 
 

@@ -43,10 +43,12 @@ class Shape:
     decided: Mapping[tuple[str, str], Node]
 
 
-def shaped(tables: Tables, sheet: Sheet, bound: Bound, questions: Questions) -> list[tuple[Shape, Questions]]:
-    """Return questions in groups whose models have the same operators."""
+def shaped(
+    tables: Tables, sheet: Sheet, bound: Bound, stages: tuple[str, ...], questions: Questions
+) -> list[tuple[Shape, Questions]]:
+    """Return questions in groups whose models have the same operators in some stages."""
     asked = questions.configurations["model_id"].unique()
-    by_model = model_shapes(tables, sheet, bound)
+    by_model = model_shapes(tables, sheet, bound, stages)
     groups: dict[Shape, list[str]] = {}
     for model in asked.to_list():
         groups.setdefault(by_model[model], []).append(model)
@@ -59,17 +61,17 @@ def shaped(tables: Tables, sheet: Sheet, bound: Bound, questions: Questions) -> 
     ]
 
 
-@lru_cache(maxsize=64)
-def model_shapes(tables: Tables, sheet: Sheet, bound: Bound) -> Shapes:
+@lru_cache(maxsize=256)
+def model_shapes(tables: Tables, sheet: Sheet, bound: Bound, stages: tuple[str, ...]) -> Shapes:
     """Return the shapes of models under one sheet, in questions that all say the same."""
-    return Shapes(tables, sheet, bound)
+    return Shapes(tables, sheet, bound, stages)
 
 
 class Shapes:
     """The shape of each model, found when it is asked for: first which parts it has, then which operators of those."""
 
-    def __init__(self, tables: Tables, sheet: Sheet, bound: Bound) -> None:
-        self.models, self.sheet = tables["models"], sheet
+    def __init__(self, tables: Tables, sheet: Sheet, bound: Bound, stages: tuple[str, ...]) -> None:
+        self.models, self.sheet, self.stages = tables["models"], sheet, stages
         self._axes, self._bound = input_axes(tables), {n: literal(v) for n, v in bound}
         self._found: dict[str, Shape] = {}
         self._by_parts: dict[tuple[object, ...], list[str]] = {}
@@ -113,7 +115,7 @@ class Shapes:
         return places, known
 
     def _part_conditions(self, compiler: Compiler) -> Iterator[Condition]:
-        for stage in self.sheet.stages:
+        for stage in self.stages:
             for part in self.sheet.parts:
                 scope = self.sheet.part_scope(stage, part)
                 yield (scope.label, "part_applies"), compiler.lower(scope, "part_applies")
@@ -121,7 +123,7 @@ class Shapes:
                     yield (stage, "stage_applies"), compiler.lower(scope, "stage_applies")
 
     def _operator_conditions(self, compiler: Compiler) -> Iterator[Condition]:
-        for stage in self.sheet.stages:
+        for stage in self.stages:
             for part in self.sheet.parts:
                 if compiler.lower(self.sheet.part_scope(stage, part), "part_applies") == FALSE:
                     continue

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
+
+import polars as pl
 
 from calc.errors import CalcError, DataError, SheetError, closest
 from calc.files import read_csv
-from calc.formula import Node, literal, name, number, parse
+from calc.formula import Node, literal, name, names, number, parse
 from calc.patches import GIVEN, INPUTS, KEYS, Row, apply, stack
 from calc.scopes import Alias, Cell, Definition, Neighbours, Operator, Part, Scope, live_formulas
 from calc.tables import FORMATS, Tables
@@ -23,7 +25,8 @@ AXES = (
 QUANTITIES = (
     "matrix_ops", "vector_ops", "weight_elements", "bias_elements", "weight_read_elements", "bias_read_elements",
     "activation_read_elements", "activation_write_elements", "cache_read_elements", "cache_write_elements",
-    "cache_elements", "cache_token_elements", "exchange_elements", "exchange_ranks", "launches",
+    "cache_elements", "cache_token_elements", "exchange_elements", "exchange_ranks", "host_elements", "host_ops",
+    "launches",
 )  # fmt: skip
 FUSED = {
     "activation_read_elements": "(1 - input_on_chip)",
@@ -50,7 +53,7 @@ UNITS = ("matrix", "vector", "both", "network")
 """What a kind may run on."""
 CLASSES = (
     "linear", "expert", "router", "embedding", "position", "head", "norm", "attention", "state", "elementwise",
-    "collective",
+    "collective", "adapter",
 )  # fmt: skip
 """What a kind may be: its class picks the format of its weights and of its cache."""
 EXCHANGES = ("none", "sum", "gather", "dispatch", "combine", "send", "pass", "merge")
@@ -60,7 +63,7 @@ TOWERS = ("text", "vision", "mtp")
 PLACES = ("first", "layers", "last")
 """Where a part stands in a pipeline: on its first rank, dealt out to all, or on its last."""
 AXIS_UNITS = dict.fromkeys(AXES, "") | {"vector": "op"}
-QUANTITY_UNITS = dict.fromkeys(QUANTITIES, "") | {"matrix_ops": "op", "vector_ops": "op"}
+QUANTITY_UNITS = dict.fromkeys(QUANTITIES, "") | dict.fromkeys(("matrix_ops", "vector_ops", "host_ops"), "op")
 
 
 class Sheet:
@@ -70,6 +73,8 @@ class Sheet:
         self.name, self.rows, self.inputs = title, rows, inputs
         self.replaced = {r["cell"]: parse(r["formula"]) for r in rows[INPUTS] if r["cell"] in REPLACED}
         """What a question names that a technique names otherwise: its column → a literal or the name of a parameter."""
+        self.compiled_as = self
+        """The sheet that has the same cells: one program answers for both."""
         self.constants = {r["name"]: r for r in rows["constants"]}
         self.parts = [Part(r["part"], r["block"], r["label"]) for r in rows["parts"]]
         self._rows = {f: {tuple(r[k] for k in KEYS[f]): r for r in rows[f]} for f in ("parts", "operators", "kinds")}
@@ -84,6 +89,7 @@ class Sheet:
         self._root = self._scenario_scope()
         self._stage_scopes: dict[tuple[str, tuple[str, ...]], Scope] = {}
         self._part_scopes: dict[tuple[str, str], Scope] = {}
+        self._parts_cells: dict[str, dict[str, Definition]] = {}
         self._operator_scopes: dict[tuple[str, str, str], Scope] = {}
         self._shapes: dict[tuple[str, str], dict[str, Definition]] = {}
         self._neighbour_scopes: dict[tuple[str, str], Scope] = {}
@@ -123,7 +129,7 @@ class Sheet:
             constants[row["name"]] = self._cell("constants", row, "value", row["name"])
         inputs: dict[str, Definition] = {i: name(i) for i in self.inputs}
         changed = {c.name: c for c in self._changed_inputs()}
-        given: dict[str, Definition] = {f"{GIVEN}{c}": name(c) for c in changed}
+        given: dict[str, Definition] = {f"{GIVEN}{i}": name(i) for i in self.inputs} if changed else {}
         asked = Scope("inputs", constants | inputs | given, None)
         return Scope("scenario", self._cells("scenario"), Scope("changed", changed, asked) if changed else asked)
 
@@ -157,6 +163,13 @@ class Sheet:
         """Return the scope of a part in a stage: its block's cells, overridden by the part's own bindings."""
         key = (stage, part.name)
         if key not in self._part_scopes:
+            cells = self._part_cells(part)
+            self._part_scopes[key] = Scope(f"{stage}__{part.name}", cells, self.stage_scope(stage, part))
+        return self._part_scopes[key]
+
+    def _part_cells(self, part: Part) -> dict[str, Definition]:
+        """Return the cells of a part, which are the same in every stage."""
+        if part.name not in self._parts_cells:
             row = self._rows["parts"][(part.name,)]
             own: dict[str, Definition] = {c: self._cell("parts", row, c, c, "") for c in ("count", "stored")}
             own["part_applies"] = self._cell("parts", row, "applies", "applies", "")
@@ -172,8 +185,8 @@ class Sheet:
                     )
                 base = declared[bound["cell"]]
                 declared[bound["cell"]] = self._cell("bindings", bound, "formula", base.name, base.unit)
-            self._part_scopes[key] = Scope(f"{stage}__{part.name}", own | declared, self.stage_scope(stage, part))
-        return self._part_scopes[key]
+            self._parts_cells[part.name] = own | declared
+        return self._parts_cells[part.name]
 
     def operator_scope(self, stage: str, part: Part, operator: Operator) -> Scope:
         """Return the scope of an operator of a part in a stage: its shape, its kind's quantities, its roofline."""
@@ -257,6 +270,17 @@ class Sheet:
             self._serving_scope = Scope("serving", {**totals, **self.serving}, self._root)
         return self._serving_scope
 
+    @cache  # noqa: B019 - sheets are few and live as long as the process
+    def stages_read(self, columns: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the stages that columns of the serving answer rest on, by the names in their formulas."""
+        cells = self._cells("generation") | self.serving
+        left, seen, stages = set(columns), set[str](), {"prefill", "decode"}
+        while left:
+            seen |= left
+            stages |= {s for s in self.stages for n in left if n.startswith(f"{s}_")}
+            left = {n for c in left if c in cells for n in names(cells[c].tree())} - seen
+        return tuple(s for s in self.stages if s in stages)
+
     def generation_scope(self, part: Part, operator: Operator) -> Scope:
         """Return the scope of an operator over a whole answer: ``<stage>_<cell>`` is its cell in that stage."""
         key = (part.name, operator.name)
@@ -305,8 +329,20 @@ def _load_sheet(tables: Tables, title: str, techniques: tuple[str, ...], stamp: 
     rows = {f: [dict(r) for r in found] for f, found in _read_rows(tables.folder / "sheets" / title, stamp).items()}
     techniques = stack(tables, techniques)
     apply(tables, title, rows, techniques)
-    _check_structure(title, rows)
-    return Sheet(title, rows, inputs_of(tables, techniques))
+    found = Sheet(title, rows, inputs_of(tables, techniques))
+    if techniques and not _changes_cells(tables, title, techniques):
+        found.compiled_as = _load_sheet(tables, title, (), stamp)
+    else:
+        _check_structure(title, rows)
+    return found
+
+
+def _changes_cells(tables: Tables, title: str, techniques: tuple[str, ...]) -> bool:
+    """Tell whether a stack changes more than the models and formats that a question names."""
+    its = pl.col("technique_id").is_in(techniques) & (pl.col("sheet") == title)
+    named = pl.col("file").eq(INPUTS) & pl.col("key").is_in(REPLACED)
+    needs = tables["techniques"].filter(pl.col("technique_id").is_in(techniques))["needs"]
+    return tables["patches"].filter(its & ~named).height > 0 or needs.null_count() < needs.len()
 
 
 @lru_cache(maxsize=32)
