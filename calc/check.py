@@ -13,6 +13,7 @@ from calc.database import sql_view
 from calc.errors import CalcError, DataError, closest
 from calc.formula import is_literal
 from calc.program import GRAINS, Compiler, result_scope
+from calc.questions import model_parameters
 from calc.results import compiled, result_columns
 from calc.scopes import Alias, Cell, Scope
 from calc.shapes import input_axes
@@ -52,13 +53,14 @@ def _check_units(tables: Tables) -> Iterator[str]:
 
 def _check_sheet(tables: Tables, sheet: Sheet, checked: Sheet | None = None) -> list[str]:
     """Return what is wrong in a sheet; cells that it has in common with a sheet that was checked are passed over."""
-    findings = [f"{c.file}, cell {c.key}: {reason}" for c, reason in _defined_once(sheet)]
+    known = _known(checked) if checked else frozenset()
+    cells = [(scope, cell) for scope, cell in _cells(sheet, checked) if cell not in known]
+    findings = [f"{c.file}, cell {c.key}: {reason}" for c, reason in _defined_once(cells)]
     units = Units(sheet)
     seen: set[tuple[str, str]] = set()
     compiler = SummingCompiler(sheet, input_axes(tables))
-    known = {cell for _, cell in _cells(checked)} if checked else set()
-    for scope, cell in _cells(sheet):
-        if (cell.file, cell.key) in seen or cell in known:
+    for scope, cell in cells:
+        if (cell.file, cell.key) in seen:
             continue
         problems = list(_check_cell(compiler, units, scope, cell))
         findings += [f"{cell.file}, cell {cell.key}: {p}" for p in problems if not p.startswith("\0")]
@@ -71,20 +73,26 @@ def _check_sheet(tables: Tables, sheet: Sheet, checked: Sheet | None = None) -> 
     return findings
 
 
-def _cells(sheet: Sheet) -> Iterator[tuple[Scope, Cell]]:
-    """Return every cell of a sheet with the scope that it is read in."""
+@lru_cache(maxsize=4)
+def _known(sheet: Sheet) -> frozenset[Cell]:
+    return frozenset(cell for _, cell in _cells(sheet))
+
+
+def _cells(sheet: Sheet, plain: Sheet | None = None) -> Iterator[tuple[Scope, Cell]]:
+    """Return every cell of a sheet with the scope that it is read in; of operators those that differ from a plain one."""
     scopes: list[Scope | None] = [sheet.scenario_scope()]
     first, part = sheet.stages[0], sheet.parts[0]
     scopes += [sheet.stage_scope(stage, part) for stage in sheet.stages]
     for part in sheet.parts:
         scopes += [sheet.stage_scope(first, part).parent, sheet.part_scope(first, part)]
         for operator in sheet.operators(part.block):
-            outer = sheet.operator_scope(first, part, operator)
-            scopes += [outer.parent, outer]
-    scopes.append(sheet.totals_scope(first))
+            if plain is None or sheet.shape_rows(operator) != plain.shape_rows(operator):
+                scopes.append(sheet.operator_scope(first, part, operator).parent)
+    # what follows the shape is the same for every operator
     part = next(p for p in sheet.parts if sheet.operators(p.block))
-    scopes.append(sheet.generation_scope(part, sheet.operators(part.block)[0]))
-    scopes.append(sheet.serving_scope())
+    some = sheet.operators(part.block)[0]
+    scopes += [sheet.operator_scope(first, part, some), sheet.generation_scope(part, some)]
+    scopes += [sheet.totals_scope(first), sheet.serving_scope()]
     for scope in scopes:
         if scope is not None:
             yield from ((scope, c) for c in scope.cells.values() if isinstance(c, Cell))
@@ -149,9 +157,9 @@ def _bad_name(name: str) -> str | None:
     return None
 
 
-def _defined_once(sheet: Sheet) -> Iterator[tuple[Cell, str]]:
+def _defined_once(cells: list[tuple[Scope, Cell]]) -> Iterator[tuple[Cell, str]]:
     """Find cells whose name another scope in force has already: an operator must not hide its block's cell."""
-    for scope, cell in _cells(sheet):
+    for scope, cell in cells:
         parent = scope.parent
         if (
             cell.name not in scope.cells
@@ -209,10 +217,24 @@ def _check_techniques(tables: Tables) -> list[str]:
     for technique, title in tables["patches"].select("technique_id", "sheet").unique(maintain_order=True).iter_rows():
         try:
             patched = load_sheet(tables, title, (technique,))
-            found += [f"technique {technique}: {f}" for f in _check_sheet(tables, patched, load_sheet(tables, title))]
+            findings = [*_check_replaced(tables, patched)]
+            if patched.compiled_as is patched:
+                findings += _check_sheet(tables, patched, load_sheet(tables, title))
+            found += [f"technique {technique}: {f}" for f in findings]
         except CalcError as error:
             found.append(str(error))
     return found
+
+
+def _check_replaced(tables: Tables, sheet: Sheet) -> Iterator[str]:
+    """Find models and formats that a technique names and that are not there."""
+    formats, parameters = tables["formats"]["format_id"].to_list(), model_parameters(tables)
+    for column, node in sheet.replaced.items():
+        if column == "model_id":
+            if node.kind != "name" or node.value not in parameters:
+                yield f"patches.csv, cell inputs.{column}: {node} is no parameter that names a model"
+        elif node.value not in formats:
+            yield f"patches.csv, cell inputs.{column}: {node} is not in formats.csv{closest(str(node.value), formats)}"
 
 
 def headlines(tables: Tables) -> tuple[pl.DataFrame, pl.DataFrame]:

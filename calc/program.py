@@ -17,7 +17,7 @@ from operator import or_
 from calc.errors import CalcError, SheetError, closest
 from calc.folding import replace
 from calc.formula import AGGREGATES, FALSE, TRUE, ZERO, Node, is_literal, name, names, number
-from calc.scopes import Alias, Cell, Definition, Part, Scope
+from calc.scopes import Alias, Cell, Definition, Operator, Part, Scope
 from calc.sheet import LIVE, QUANTITIES, Sheet, constant_value
 
 LABELS = ("stage", "part", "operator", "kind", "class", "runs_on", "exchange")
@@ -259,11 +259,19 @@ class Compiler:
 
     def summed_scopes(self, scope: Scope) -> list[Scope]:
         """Return the operators' scopes that a ``SUM(…)`` in a scope adds over: of a stage, or of a whole answer."""
-        stage, _, tail = scope.label.partition("__")
         bill = [(p, o) for p in self.parts() for o in self.sheet.operators(p.block)]
+        return [self._summed_scope(scope, p, o) for p, o in bill]
+
+    def a_summed_scope(self, scope: Scope) -> Scope:
+        """Return one of the scopes that a ``SUM(…)`` in a scope adds over: names mean the same kind of thing in all."""
+        part = next(p for p in self.sheet.parts if self.sheet.operators(p.block))
+        return self._summed_scope(scope, part, self.sheet.operators(part.block)[0])
+
+    def _summed_scope(self, scope: Scope, part: Part, operator: Operator) -> Scope:
+        stage, _, tail = scope.label.partition("__")
         if tail == "total":
-            return [self.sheet.operator_scope(stage, p, o) for p, o in bill]
-        return [self.sheet.generation_scope(p, o) for p, o in bill]
+            return self.sheet.operator_scope(stage, part, operator)
+        return self.sheet.generation_scope(part, operator)
 
     def absent(self, stages: Iterable[str]) -> dict[str, Definition]:
         """Return the rare quantities that no operator has anything of in some stages, as nothing."""

@@ -214,6 +214,10 @@ class Sheet:
             self._shapes[key] = shape
         return self._shapes[key]
 
+    def shape_rows(self, operator: Operator) -> tuple[Row | None, Row | None]:
+        """Return the rows that say what shape an operator has: its own and its kind's."""
+        return self._rows["operators"].get((operator.block, operator.name)), self._rows["kinds"].get((operator.kind,))
+
     def _quantity(self, kind: Row, row: Row, quantity: str) -> Cell:
         """Return what a kind says of a quantity, less what stays on the chip between fused operators."""
         cell = self._cell("kinds", kind, quantity, quantity, QUANTITY_UNITS[quantity])

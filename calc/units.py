@@ -128,7 +128,7 @@ class Units:
     def _about(self, scope: Scope, name: str) -> tuple[str, str]:
         """Return (type, unit) of what a name means in a scope."""
         if name.startswith(IN_SUM):
-            return self._about(self.compiler.summed_scopes(scope)[0], name.removeprefix(IN_SUM))
+            return self._about(self.compiler.a_summed_scope(scope), name.removeprefix(IN_SUM))
         found = scope.find(name)
         if found is None:
             raise CalcError(f"unknown name {name!r}{closest(name, scope.known())}")
