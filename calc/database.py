@@ -264,7 +264,9 @@ def sheet_query(tables: Tables, title: str, by: str) -> str:
     program = compiled(tables, load_sheet(tables, title), by, tuple(found))
     columns = scenario_columns(tables)
     defaults = tables["workloads"].row(by_predicate=pl.col("workload_id") == "defaults", named=True)
-    parameters = {p: v for p, v in tables["parameters"].select("parameter", "default_value").iter_rows() if v is not None}
+    parameters = {
+        p: v for p, v in tables["parameters"].select("parameter", "default_value").iter_rows() if v is not None
+    }
     filled = []
     for column, rule in columns.items():
         if rule["dtype"] == "number":

@@ -254,7 +254,10 @@ class _Facts:
         asked = prepare(tables, question, ())
         ((stack, self.bound, _),) = asked.groups()
         asked = accompanied(
-            tables, substituted(asked, {stack: sheet}), sheet.inputs, lambda of, columns: answers(tables, sheet.name, of, columns)
+            tables,
+            substituted(asked, {stack: sheet}),
+            sheet.inputs,
+            lambda of, columns: answers(tables, sheet.name, of, columns),
         )
         self.frame = with_device_facts(tables, asked, set(sheet.inputs)).collect()
         self.row = self.frame.row(0, named=True)
