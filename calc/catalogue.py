@@ -9,12 +9,12 @@ import polars as pl
 from calc.errors import CalcError, SheetError
 from calc.expressions import expression, expressions
 from calc.formula import FALSE, Node, literal, names
+from calc.loading import load_sheet
 from calc.plans import with_facts
 from calc.program import GRAINS, Compiler, by_level, levelled
 from calc.questions import USUAL, prepare
 from calc.scopes import Scope
 from calc.shapes import input_axes, model_shapes
-from calc.sheet import load_sheet
 from calc.tables import Tables
 
 COUNTS = (

@@ -12,12 +12,13 @@ from calc.catalogue import COUNTS, model_facts
 from calc.database import sql_view
 from calc.errors import CalcError, DataError, closest
 from calc.formula import is_literal
+from calc.loading import load_sheet, sheet_names
 from calc.program import GRAINS, Compiler, result_scope
 from calc.questions import model_parameters
 from calc.results import compiled, result_columns
 from calc.scopes import Alias, Cell, Scope
 from calc.shapes import input_axes
-from calc.sheet import LIVE, Sheet, load_sheet, sheet_names
+from calc.sheet import LIVE, Sheet
 from calc.summing import SummingCompiler
 from calc.tables import Tables
 from calc.units import Units, powers
@@ -79,7 +80,7 @@ def _known(sheet: Sheet) -> frozenset[Cell]:
 
 
 def _cells(sheet: Sheet, plain: Sheet | None = None) -> Iterator[tuple[Scope, Cell]]:
-    """Return every cell of a sheet with the scope that it is read in; of operators those that differ from a plain one."""
+    """Return every cell of a sheet with its scope; of operators only those that differ from a plain sheet's."""
     scopes: list[Scope | None] = [sheet.scenario_scope()]
     first, part = sheet.stages[0], sheet.parts[0]
     scopes += [sheet.stage_scope(stage, part) for stage in sheet.stages]

@@ -8,8 +8,9 @@ from dataclasses import replace
 import polars as pl
 
 from calc.formula import Node, is_literal
+from calc.inputs import companion_prefix
 from calc.questions import CONFIGURATION, ROW, Questions, model_parameters, stack_of
-from calc.sheet import Sheet, companion_prefix
+from calc.sheet import Sheet
 from calc.tables import DTYPES, Tables
 
 Answered = Callable[[Questions, tuple[str, ...]], pl.DataFrame]
@@ -48,9 +49,8 @@ def accompanied(tables: Tables, questions: Questions, inputs: Iterable[str], ans
             continue
         its = questions.configurations.with_columns(model_id=parameter, technique=pl.lit(None, pl.String))
         frame = questions.pairs().sort(ROW).collect() if frame is None else frame
-        found = frame.select(CONFIGURATION).join(
-            its.join(tables["models"], on="model_id").select(CONFIGURATION, *known), on=CONFIGURATION, maintain_order="left"
-        )  # fmt: skip
+        of_model = its.join(tables["models"], on="model_id").select(CONFIGURATION, *known)
+        found = frame.select(CONFIGURATION).join(of_model, on=CONFIGURATION, maintain_order="left")
         columns = [found[c].alias(f"{prefix}{c}") for c in known]
         if told:
             own = answered(replace(questions, configurations=its), told)

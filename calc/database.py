@@ -18,10 +18,11 @@ import polars as pl
 
 from calc.errors import CalcError
 from calc.formula import Node, to_sql
+from calc.inputs import fact_columns
+from calc.loading import load_sheet, sheet_names
 from calc.program import GRAINS, LABELS, Column, Program, ResultRow, by_level, result_scope
 from calc.questions import CONFIGURATION, DEVICE, ROW, Questions, scenario_columns
 from calc.results import Programs, compiled, result_columns
-from calc.sheet import fact_columns, load_sheet, sheet_names
 from calc.tables import FORMATS, ROOT, Tables
 
 SQL_TYPES = {"number": "double", "boolean": "boolean", "text": "varchar"}

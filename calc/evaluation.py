@@ -15,12 +15,13 @@ from calc.companions import accompanied, substituted
 from calc.errors import CalcError
 from calc.expressions import expression, expressions
 from calc.formula import TRUE, Node, is_literal
+from calc.loading import load_sheet
 from calc.plans import GATE, collected, plans, unfolded
 from calc.program import STAGES, Program, by_level, result_scope
 from calc.questions import ROW, Questions, prepare
 from calc.results import Programs, compiled, result_columns
 from calc.shapes import shaped
-from calc.sheet import Sheet, load_sheet
+from calc.sheet import Sheet
 from calc.tables import DTYPES, Tables
 
 BATCH_ROWS = 1 << 21
@@ -109,7 +110,7 @@ def answers(
     tables: Tables, sheet: str, questions: Questions, columns: tuple[str, ...], engine: Engine | None = None
 ) -> pl.DataFrame:
     """Return serving figures of questions that name no technique, a row each in their order."""
-    plain = {(): load_sheet(tables, sheet)}
+    plain: dict[tuple[str, ...], Sheet] = {(): load_sheet(tables, sheet)}
     return (engine or answer)(tables, questions, _programs(tables, plain, "serving", columns, questions))[0]
 
 

@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from calc.display import quantity
 from calc.companions import accompanied, substituted
+from calc.display import quantity
 from calc.errors import CalcError, closest
 from calc.evaluation import answers
 from calc.expressions import expression
 from calc.folding import replace
 from calc.formula import AGGREGATES, FALSE, Node, literal, name, names, to_text
+from calc.inputs import fact_columns
+from calc.loading import load_sheet
 from calc.patches import GIVEN
 from calc.plans import with_device_facts
 from calc.program import Column, Compiler, by_level, levelled
@@ -21,7 +23,7 @@ from calc.questions import prepare, stack_of
 from calc.results import result_columns
 from calc.scopes import Alias, Cell, Scope
 from calc.shapes import input_axes, model_shapes
-from calc.sheet import Sheet, fact_columns, load_sheet
+from calc.sheet import Sheet
 from calc.tables import Tables
 
 

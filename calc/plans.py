@@ -15,11 +15,11 @@ import polars as pl
 
 from calc.expressions import expression, expressions
 from calc.formula import is_literal
+from calc.inputs import fact_columns
 from calc.program import Addends, Axis, Program, by_level
 from calc.questions import CONFIGURATION, DEVICE, NTH, ROW, Questions
 from calc.results import Programs
 from calc.shapes import input_axes
-from calc.sheet import fact_columns
 from calc.tables import FORMATS, Tables
 
 STREAMED_ROWS = 1 << 16

@@ -9,7 +9,7 @@ import polars as pl
 
 import calc
 from calc.display import quantity
-from calc.sheet import load_sheet
+from calc.loading import load_sheet
 from calc.tables import Tables, load
 
 OPERATOR_COLUMNS = (

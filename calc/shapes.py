@@ -14,9 +14,10 @@ import polars as pl
 
 from calc.expressions import expressions
 from calc.formula import FALSE, Node, is_literal, literal
+from calc.inputs import companion_prefix, fact_columns
 from calc.program import Axis, Compiler, by_level, levelled
 from calc.questions import Bound, Questions, model_parameters
-from calc.sheet import Sheet, companion_prefix, fact_columns
+from calc.sheet import Sheet
 from calc.tables import FORMATS, Tables
 
 

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from functools import cache, lru_cache
-from pathlib import Path
+from dataclasses import replace
+from functools import cache
 
-import polars as pl
-
-from calc.errors import CalcError, DataError, SheetError, closest
-from calc.files import read_csv
+from calc.errors import SheetError, closest
 from calc.formula import Node, literal, name, names, number, parse
-from calc.patches import GIVEN, INPUTS, KEYS, Row, apply, stack
+from calc.inputs import Input
+from calc.patches import GIVEN, INPUTS, KEYS, Row
 from calc.scopes import Alias, Cell, Definition, Neighbours, Operator, Part, Scope, live_formulas
-from calc.tables import FORMATS, Tables
+from calc.tables import FORMATS
 
-CELL_FIELDS = ("formula", "unit", "label", "note", "source_id")
 AXES = (
     "instances", "rows", "inner", "cols", "pairs", "vector", "operands", "bias", "extra", "read", "held", "ranks",
     "input_on_chip", "output_on_chip",
@@ -38,30 +34,10 @@ LIVE = "live_elements"
 """Elements of the activations that are in memory while an operator runs: by the graph that ``inputs`` gives."""
 SPANS = ("window_tokens", "chunk_tokens", "cache_tokens")
 """How far a part looks back and how much its cache holds: the cells of a stage read them, so that each has its own."""
-FIELDS = {
-    "constants": ("name", "value", "unit", "label", "note", "source_id"),
-    "parts": ("part", "block", "tower", "place", "count", "stored", *SPANS, "applies", "label", "note", "source_id"),
-    "bindings": ("part", "cell", "formula", "note", "source_id"),
-    "operators": ("block", "operator", "kind", *AXES, "split", "inputs", "applies", "label", "note", "source_id"),
-    "kinds": ("kind", "class", "runs_on", "exchange", *QUANTITIES, "label", "note", "source_id"),
-}
 REPLACED = ("model_id", *FORMATS)
 """What a technique may name otherwise: the facts of another model or format then take the place of those asked for."""
 OWN = ("count", "stored", "operator", "part", "tower", "place", "class", "applies", "runs")
 """What an operator says of itself over a whole answer, as of each stage."""
-UNITS = ("matrix", "vector", "both", "network")
-"""What a kind may run on."""
-CLASSES = (
-    "linear", "expert", "router", "embedding", "position", "head", "norm", "attention", "state", "elementwise",
-    "collective", "adapter",
-)  # fmt: skip
-"""What a kind may be: its class picks the format of its weights and of its cache."""
-EXCHANGES = ("none", "sum", "gather", "dispatch", "combine", "send", "pass", "merge")
-"""What a kind may do with other devices."""
-TOWERS = ("text", "vision", "mtp")
-"""What a part belongs to: parameters of each are counted apart."""
-PLACES = ("first", "layers", "last")
-"""Where a part stands in a pipeline: on its first rank, dealt out to all, or on its last."""
 AXIS_UNITS = dict.fromkeys(AXES, "") | {"vector": "op"}
 QUANTITY_UNITS = dict.fromkeys(QUANTITIES, "") | dict.fromkeys(("matrix_ops", "vector_ops", "host_ops"), "op")
 
@@ -301,186 +277,6 @@ class Sheet:
         inner = Scope(label, {**cells, **self._cells("generation")}, self.stage_scope("decode", part))
         self._generation_scopes[key] = inner
         return self._generation_scopes[key]
-
-
-def sheet_names(tables: Tables) -> list[str]:
-    """Return the names of the sheets in a data folder, ``exact`` first."""
-    try:
-        found = sorted(p.name for p in (tables.folder / "sheets").iterdir() if p.is_dir())
-    except OSError as error:
-        raise DataError([f"sheets: cannot be read ({error.strerror})"]) from error
-    odd = [f"sheets/{n}: the name must be lower-case snake_case" for n in found if not n.isidentifier()]
-    if odd or "exact" not in found:
-        raise DataError(odd or ["sheets: there is no sheet 'exact'"])
-    return sorted(found, key=lambda n: n != "exact")
-
-
-def load_sheet(tables: Tables, title: str = "exact", techniques: tuple[str, ...] = ()) -> Sheet:
-    """Return a sheet with a stack of techniques applied in order.
-
-    Raises SheetError for a cell that cannot be, ScenarioError-like CalcError for an unknown sheet or technique.
-    """
-    folder = tables.folder / "sheets" / title
-    if not title or not folder.is_dir():
-        known = sheet_names(tables)
-        raise CalcError(f"unknown sheet {title!r}{closest(title, known)}; there are {', '.join(known)}")
-    stamp = tuple((p.name, p.stat().st_mtime_ns) for p in sorted(folder.glob("*.csv")))
-    return _load_sheet(tables, title, techniques, stamp)
-
-
-@lru_cache(maxsize=256)
-def _load_sheet(tables: Tables, title: str, techniques: tuple[str, ...], stamp: object) -> Sheet:
-    rows = {f: [dict(r) for r in found] for f, found in _read_rows(tables.folder / "sheets" / title, stamp).items()}
-    techniques = stack(tables, techniques)
-    apply(tables, title, rows, techniques)
-    found = Sheet(title, rows, inputs_of(tables, techniques))
-    if techniques and not _changes_cells(tables, title, techniques):
-        found.compiled_as = _load_sheet(tables, title, (), stamp)
-    else:
-        _check_structure(title, rows)
-    return found
-
-
-def _changes_cells(tables: Tables, title: str, techniques: tuple[str, ...]) -> bool:
-    """Tell whether a stack changes more than the models and formats that a question names."""
-    its = pl.col("technique_id").is_in(techniques) & (pl.col("sheet") == title)
-    named = pl.col("file").eq(INPUTS) & pl.col("key").is_in(REPLACED)
-    needs = tables["techniques"].filter(pl.col("technique_id").is_in(techniques))["needs"]
-    return tables["patches"].filter(its & ~named).height > 0 or needs.null_count() < needs.len()
-
-
-@lru_cache(maxsize=32)
-def _read_rows(folder: Path, _stamp: object) -> dict[str, list[Row]]:
-    violations: list[str] = []
-    rows: dict[str, list[Row]] = {}
-    for file, keys in KEYS.items():
-        frame = read_csv(folder / f"{file}.csv", violations, f"sheets/{folder.name}/")
-        if frame is None:
-            continue
-        wanted = FIELDS.get(file, (*keys, *CELL_FIELDS))
-        where = f"sheets/{folder.name}/{file}.csv"
-        violations += [f"{where}: column {c!r} is missing" for c in wanted if c not in frame.columns]
-        extra = [c for c in frame.columns if c not in wanted]
-        violations += [f"{where}: there is no column {c!r}{closest(c, wanted)}" for c in extra]
-        rows[file] = [{k: (v or "").strip() for k, v in r.items()} for r in frame.iter_rows(named=True)]
-    if violations:
-        raise DataError(violations)
-    return rows
-
-
-@dataclass(frozen=True)
-class Input:
-    """What a sheet may read that is no cell: its type, unit and label."""
-
-    dtype: str
-    unit: str
-    label: str
-
-
-@lru_cache(maxsize=256)
-def inputs_of(tables: Tables, techniques: tuple[str, ...] = ()) -> dict[str, Input]:
-    """Return what a sheet may read: scenario columns, facts of model, device and formats, parameters of techniques.
-
-    A parameter that names a model, such as ``draft_model_id``, brings that model's facts and its own answer to the
-    question: ``draft_vocab``, ``draft_tpot_s``.
-    """
-    found: dict[str, Input] = {}
-    for table in ("scenarios", "models", "hardware", "formats"):
-        about = {str(c["column_name"]): c for c in tables.columns(table)}
-        found |= {n: _input(about[c]) for n, c in fact_columns(tables, table)}
-    for row in tables["parameters"].iter_rows(named=True):
-        if row["technique_id"] not in techniques:
-            continue
-        if row["default_model_id"] is None:
-            found[row["parameter"]] = Input("number", row["unit"] or "", row["label"])
-            continue
-        found[row["parameter"]] = Input("text", "", row["label"])
-        prefix = companion_prefix(row["parameter"])
-        for table in ("models", "serving"):
-            found |= {f"{prefix}{c['column_name']}": _input(c) for c in tables.columns(table)}
-    return found
-
-
-def _input(entry: Mapping[str, object]) -> Input:
-    return Input(str(entry["dtype"]), str(entry["unit"] or ""), str(entry["label"]))
-
-
-def companion_prefix(parameter: str) -> str:
-    """Return what stands before the names of a further model's facts and figures: ``draft_`` of ``draft_model_id``."""
-    return parameter.removesuffix("model_id")
-
-
-def fact_columns(tables: Tables, table: str) -> list[tuple[str, str]]:
-    """Return (name in the sheets, column of the table) for every fact that sheets may read from a table.
-
-    Keys, labels, notes and sources are for readers, not for formulas. A format's facts bear the role's name:
-    ``weight_bits``, ``expert_bits``, ``activation_bits``, ``kv_bits``.
-    """
-    columns = [
-        str(c["column_name"]) for c in tables.columns(table) if c["dtype"] != "text" or c["column_name"] in TEXTS
-    ]
-    if table == "formats":
-        return [(f"{role.removesuffix('_format')}_{c}", c) for role in FORMATS for c in columns]
-    return [(c, c) for c in columns]
-
-
-TEXTS = {
-    "family",
-    "architecture",
-    "memory_type",
-    "norm_type",
-    "qk_norm",
-    "ssm_type",
-    "linear_attention_type",
-    "attention",
-    *FORMATS,
-}
-"""Text facts that formulas may read; other text is for people."""
-
-
-def _check_structure(title: str, rows: dict[str, list[Row]]) -> None:
-    """Raise DataError with every row that is named twice, refers to nothing or leaves out what must be said."""
-    found: list[str] = []
-
-    def refuse(file: str, row: Row, reason: str) -> None:
-        found.append(f"sheets/{title}/{file}.csv, cell {'.'.join(row[k] for k in KEYS[file])}: {reason}")
-
-    def expect(file: str, column: str, known: Iterable[str], what: str) -> None:
-        names = list(dict.fromkeys(known))
-        for row in rows[file]:
-            if row[column] not in names:
-                refuse(file, row, f"unknown {what} {row[column]!r}{closest(row[column], names)}")
-
-    for file, keys in KEYS.items():
-        seen: set[tuple[str, ...]] = set()
-        for row in rows[file]:
-            key = tuple(row[k] for k in keys)
-            if key in seen:
-                refuse(file, row, "is defined twice")
-            if not all(key):
-                refuse(file, row, f"its {' and '.join(keys)} must not be empty")
-            seen.add(key)
-            for column in ("formula", "value", "count", "stored", *SPANS, "applies", *AXES, *QUANTITIES):
-                if column in row and not row[column]:
-                    refuse(file, row, f"its {column} is empty")
-    expect("parts", "block", (r["block"] for r in rows["operators"]), "block")
-    expect("bindings", "part", (r["part"] for r in rows["parts"]), "part")
-    expect("operators", "kind", (r["kind"] for r in rows["kinds"]), "kind")
-    expect("kinds", "runs_on", UNITS, "unit")
-    expect("kinds", "class", CLASSES, "class")
-    expect("kinds", "exchange", EXCHANGES, "exchange")
-    expect("parts", "tower", TOWERS, "tower")
-    expect("parts", "place", PLACES, "place")
-    for row in rows["operators"]:
-        pairs = [pair.split("/") for pair in row["split"].split()]
-        if any(len(pair) != 2 or pair[0] not in AXES for pair in pairs) or len({p[0] for p in pairs}) < len(pairs):
-            refuse("operators", row, f"its split {row['split']!r} is no list of different axes, each as axis/devices")
-    empty = ("parts", "operators", "kinds", "roofline", "totals", "serving")
-    found += [f"sheets/{title}/{f}.csv: has no row" for f in empty if not rows[f]]
-    stages = {r["stage"] for r in rows["stages"]}
-    found += [f"sheets/{title}/stages.csv: has no stage {s!r}" for s in ("prefill", "decode") if s not in stages]
-    if found:
-        raise DataError(found)
 
 
 def constant_value(cell: Cell) -> Node:

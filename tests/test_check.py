@@ -9,7 +9,7 @@ from conftest import append, change
 
 from calc.check import check
 from calc.errors import CalcError
-from calc.sheet import load_sheet
+from calc.loading import load_sheet
 from calc.tables import load
 
 ROOFLINE = "sheets/exact/roofline.csv"

@@ -53,7 +53,7 @@ def test_engines_agree_on_every_model_and_device(by: str, sheet: str) -> None:
 def test_the_models_have_every_operator() -> None:
     """What the engines are compared on is the whole sheet."""
     from calc.catalogue import bill
-    from calc.sheet import load_sheet
+    from calc.loading import load_sheet
     from calc.tables import load
 
     sheet = load_sheet(load())

@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 import calc
 from calc import charts
 from calc.display import quantity
-from calc.sheet import sheet_names
+from calc.loading import sheet_names
 from calc.tables import load
 
 ROOT = Path(__file__).parent.parent

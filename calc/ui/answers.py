@@ -13,7 +13,7 @@ from calc.evaluation import evaluate
 from calc.explanation import Explanation, explain
 from calc.importers import model_name, parse_config
 from calc.importers.config import import_config
-from calc.sheet import sheet_names
+from calc.loading import sheet_names
 from calc.tables import Tables, data_folder, load
 
 Version = tuple[str, int, int]
