@@ -193,6 +193,10 @@ def connect(tables: Tables, grid: str | None = None, query: str | None = None) -
     connection.execute(IN_SHORT)
     columns = {n: SQL_TYPES[str(c["dtype"])] for n, c in scenario_columns(tables).items()} | {"workload_id": "varchar"}
     connection.execute(f"create table __scenario_columns ({_fields(columns)})")
+    if query is None or {"what_helps", "technique_answers"} & set(re.findall(r"\w+", query.lower())):
+        from calc.stacks import create_function
+
+        create_function(connection, tables)
     _create_views(connection, tables, columns, query)
     return connection
 

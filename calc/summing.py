@@ -6,7 +6,8 @@ compiled and planned by itself. On rows of operators it is computed once for all
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from calc.formula import FALSE, ZERO, Node, name, names
 from calc.program import (
@@ -26,11 +27,33 @@ from calc.program import (
 from calc.scopes import Alias, Definition, Scope
 from calc.sheet import LIVE, QUANTITIES, SPANS, Sheet
 
+
+class Shared(NamedTuple):
+    """Cells that may be the same for every operator, and what gives them where they are."""
+
+    names: set[str]
+    alike: Callable[[str], Node | None]
+
+
 GATED = ("count", "stored", *QUANTITIES, LIVE)
 FIXED = (*LABELS, "tower", "place", *SPANS)
 """Fields of an operator that are the same in every stage."""
 HELD = ("weight_elements", "bias_elements")
 """What an operator has in memory, whether it runs or not."""
+
+
+class RowScope(Scope):
+    """The names of a row of operators; what is the same for all of them is the question's and no field of the row."""
+
+    def __init__(self, label: str, cells: Mapping[str, Definition], parent: Scope, shared: Shared) -> None:
+        super().__init__(label, cells, parent)
+        self._shared, self._found = shared, dict[str, Definition]()
+
+    def own(self, wanted: str) -> Definition | None:
+        """Return the definition of a name that is defined here."""
+        if wanted in self._shared.names and wanted not in self._found:
+            self._found[wanted] = self._shared.alike(wanted) or self.cells[wanted]
+        return self._found.get(wanted) or self.cells.get(wanted)
 
 
 class SummingCompiler(Compiler):
@@ -113,8 +136,15 @@ class SummingCompiler(Compiler):
             fields: dict[str, Definition] = {f: name(f"row__{f}") for f in FIXED}
             fields |= {f: name(f"row__{stage}__{f}") for f in (*GATED, *sheet.stage_scope(stage).cells)}
             fields |= self.absent([stage])
-            self._row_scopes[stage] = Scope(f"row__{stage}", {**fields, **sheet.roofline}, sheet.scenario_scope())
+            shared = Shared({*SPANS, *sheet.stage_scope(stage).cells}, lambda c: self._alike(stage, c))
+            cells = {**fields, **sheet.roofline}
+            self._row_scopes[stage] = RowScope(f"row__{stage}", cells, sheet.scenario_scope(), shared)
         return self._row_scopes[stage]
+
+    def _alike(self, stage: str, cell: str) -> Node | None:
+        """Return what a cell of a stage is where it is the same for every part, however far that looks back."""
+        found = {self.lower(self.sheet.stage_scope(stage, part), cell) for part in self.parts()}
+        return found.pop() if len(found) == 1 else None
 
     def _fields(self) -> dict[str, tuple[str, str]]:
         """Return every field that a row of operators may have: its name → stage and name in the operator's scope."""
