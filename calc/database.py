@@ -193,10 +193,10 @@ def connect(tables: Tables, grid: str | None = None, query: str | None = None) -
     connection.execute(IN_SHORT)
     columns = {n: SQL_TYPES[str(c["dtype"])] for n, c in scenario_columns(tables).items()} | {"workload_id": "varchar"}
     connection.execute(f"create table __scenario_columns ({_fields(columns)})")
-    if query is None or {"what_helps", "technique_answers"} & set(re.findall(r"\w+", query.lower())):
-        from calc.stacks import create_function
+    if query is None or {"what_helps", "technique_answers", "stage_answers"} & set(re.findall(r"\w+", query.lower())):
+        from calc.stacks import create_functions
 
-        create_function(connection, tables)
+        create_functions(connection, tables)
     _create_views(connection, tables, columns, query)
     return connection
 

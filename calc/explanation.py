@@ -286,8 +286,8 @@ class _Facts:
             for given, column in fact_columns(self.tables, table):
                 if given == fact:
                     return self._fact(table, key, given, column, value)
-        about = self.inputs[fact.removeprefix(GIVEN)]
-        return Explanation(fact, value, about.unit, about.label)
+        about = self.inputs.get(fact.removeprefix(GIVEN))
+        return Explanation(fact, value, about.unit, about.label) if about else Explanation(fact, value)
 
     def _fact(self, table: str, key: str | None, given: str, column: str, value: object) -> Explanation:
         entry = next(c for c in self.tables.columns(table) if c["column_name"] == column)

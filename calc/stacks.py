@@ -1,4 +1,4 @@
-"""What scenarios answer under techniques, from inside a query: the function ``technique_answers``."""
+"""What scenarios answer under techniques, from inside a query: ``technique_answers`` and ``stage_answers``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from calc.questions import scenario_columns, stack_of
 from calc.results import result_columns
 from calc.tables import DTYPES, Tables
 
-FUNCTION = "technique_answers"
+
+STAGE = ("stage", "ops", "memory_bytes", "weight_bytes", "kv_read_bytes", "time_s", "bound", "reason")
+"""What ``stage_answers`` says of a stage: columns of ``stages``."""
 ANSWER = (
     "ttft_s", "tpot_s", "output_tokens_per_s", "memory_needed_bytes", "fits", "usd_per_million_output_tokens",
     "energy_j_per_token", "ttft_bound", "prefill_ops", "prefill_weight_bytes", "prefill_kv_write_bytes",
@@ -29,28 +31,41 @@ ANSWER = (
 _OPEN: WeakSet[duckdb.DuckDBPyConnection] = WeakSet()
 
 
-def create_function(connection: duckdb.DuckDBPyConnection, tables: Tables) -> None:
-    """Make ``technique_answers(scenario, techniques)`` known to a connection.
+def create_functions(connection: duckdb.DuckDBPyConnection, tables: Tables) -> None:
+    """Make ``technique_answers(scenario, techniques)`` and ``stage_answers(scenario, sheet)`` known to a connection.
 
-    ``scenario`` is a row of scenarios as JSON, ``techniques`` a list of ids or NULL; the result is a list with a struct
-    for each technique, which is added to those that the scenario names: ``technique``, the columns of ``ANSWER``. What
-    cannot be asked has a ``reason`` and no figures.
+    ``scenario`` is a row of scenarios as JSON. The first gives a list with a struct for each id of the list
+    ``techniques`` (NULL: none), which is added to those that the scenario names: ``technique``, the columns of
+    ``ANSWER``; what cannot be asked has a ``reason`` and no figures. The second gives a struct for each stage of the
+    scenario with its techniques, the columns of ``STAGE``, and fails where it cannot be asked.
     """
-    dtypes = {c: t for c, t in result_columns(tables, "serving").items() if c in ANSWER}
-    of_struct = {"technique": "text"} | {c: dtypes[c] for c in ANSWER}
-    arrow = {"text": pa.string(), "number": pa.float64(), "boolean": pa.bool_()}
-    struct = pa.struct([(c, arrow[t]) for c, t in of_struct.items()])
-    sql = ", ".join(f"{c} {SQL_TYPES[t]}" for c, t in of_struct.items())
+    serving, stages = result_columns(tables, "serving"), result_columns(tables, "stage")
+    answer = {"technique": "text"} | {c: serving[c] for c in ANSWER}
+    stage = {c: stages[c] for c in STAGE}
 
-    def answers(scenarios: pa.ChunkedArray, techniques: pa.ChunkedArray) -> pa.Array:
-        found = _answers(tables, scenarios.to_pylist(), techniques.to_pylist())
-        return pa.array(found, type=pa.list_(struct))
+    def technique_answers(scenarios: pa.ChunkedArray, techniques: pa.ChunkedArray) -> pa.Array:
+        return _listed(_answers(tables, scenarios.to_pylist(), techniques.to_pylist()), answer)
 
-    connection.create_function(
-        FUNCTION, answers, ["varchar", "varchar[]"], f"struct({sql})[]", type="arrow", null_handling="special"
-    )  # type: ignore[call-overload]
+    def stage_answers(scenarios: pa.ChunkedArray, sheets: pa.ChunkedArray) -> pa.Array:
+        return _listed(_stages(tables, scenarios.to_pylist(), sheets.to_pylist()), stage)
+
+    for function, takes, gives in ((technique_answers, "varchar[]", answer), (stage_answers, "varchar", stage)):
+        fields = ", ".join(f"{c} {SQL_TYPES[t]}" for c, t in gives.items())
+        connection.create_function(
+            function.__name__,
+            function,
+            ["varchar", takes],
+            f"struct({fields})[]",
+            type="arrow",
+            null_handling="special",
+        )  # type: ignore[call-overload]
     # DuckDB complains at exit of functions that are still known to an open connection
     _OPEN.add(connection)
+
+
+def _listed(rows: list[list[dict[str, object]]], dtypes: dict[str, str]) -> pa.Array:
+    arrow = {"text": pa.string(), "number": pa.float64(), "boolean": pa.bool_()}
+    return pa.array(rows, type=pa.list_(pa.struct([(c, arrow[t]) for c, t in dtypes.items()])))
 
 
 @atexit.register
@@ -79,6 +94,23 @@ def _answers(tables: Tables, scenarios: list[str], techniques: list[list[str | N
     )
     rows = {(r.pop("__nth"), r["__added"]): r for r in whole.iter_rows(named=True)}
     return [[{**rows[(nth, t)], "technique": t} for t in ids] for nth, ids in enumerate(techniques)]
+
+
+def _stages(tables: Tables, scenarios: list[str], sheets: list[str]) -> list[list[dict[str, object]]]:
+    """Return for each scenario a row per stage under its sheet."""
+    known = scenario_columns(tables)
+    asked = [{c: v for c, v in json.loads(s).items() if c in known} for s in scenarios]
+    frame = pl.DataFrame(asked, infer_schema_length=None).with_columns(
+        nth=pl.int_range(pl.len()), of_sheet=pl.Series(sheets)
+    )
+    found: list[list[dict[str, object]]] = [[] for _ in scenarios]
+    for (sheet,), questions in frame.group_by("of_sheet", maintain_order=True):
+        answered = (
+            evaluate(tables, questions.drop("of_sheet"), by="stage", sheet=str(sheet)).select("nth", *STAGE).collect()
+        )
+        for row in answered.iter_rows(named=True):
+            found[row["nth"]].append({c: row[c] for c in STAGE})
+    return found
 
 
 def _refused(tables: Tables, stack: str) -> str | None:

@@ -37,7 +37,7 @@ class Units:
         self.inputs = {n: (about.dtype, about.unit) for n, about in sheet.inputs.items()}
         self.compiler = Compiler(sheet, {})
         self.dtypes: dict[tuple[Scope, str], str] = {}
-        self.connection = duckdb.connect()
+        self.connection = _connection()
 
     def problems(self, scope: Scope, cell: Cell, tree: Node, expected: str | None) -> Iterator[str]:
         """Return what is wrong with a cell's formula as both engines and its inputs' units see it."""
@@ -155,6 +155,11 @@ class Units:
         except (pl.exceptions.PolarsError, TypeError):
             return "number"
         return _kind(value["value"])
+
+
+@cache
+def _connection() -> duckdb.DuckDBPyConnection:
+    return duckdb.connect()
 
 
 def _kind(values: pl.Series) -> str:

@@ -270,7 +270,7 @@ def test_printing_nothing_and_writing_what_does_not_fit(run: Run) -> None:
 @pytest.mark.parametrize(
     ("file", "row", "message"),
     [
-        ("parameters.csv", "sliding_window,batch,5,,true,1,10,Batch,definition", "'batch' is another input already"),
+        ("parameters.csv", "sliding_window,batch,5,,,true,1,10,Batch,definition", "'batch' is another input already"),
         ("rules.csv", "models,heads,n_heads,", "is not true or false"),
         (
             "columns.csv",

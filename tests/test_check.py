@@ -95,7 +95,7 @@ def test_a_wrong_cell_is_named_with_its_file_and_reason(data: Path, row: str, ce
         ),
         ("constants", "bits_per_byte,8,", "bits_per_byte,,", "constants.csv, cell bits_per_byte: its value is empty"),
         ("roofline", "ops,matrix_ops + vector_ops,", "ops,,", "roofline.csv, cell ops: its formula is empty"),
-        ("stages", "decode,q_len,1,", "decoding,q_len,1,", "unknown name 'q_len'"),
+        ("stages", "decode,q_len,step_len,", "decoding,q_len,step_len,", "unknown name 'q_len'"),
     ],
 )
 def test_a_wrong_structure_is_named(data: Path, file: str, old: str, new: str, reason: str) -> None:
@@ -188,7 +188,7 @@ def test_a_patch_that_leaves_a_broken_sheet(data: Path) -> None:
 
 def test_two_techniques_on_one_cell_must_say_how_they_combine(data: Path) -> None:
     """A second patch of a cell reads ``previous``, or both are named in an error."""
-    append(data / "techniques.csv", "other_window,Other,attention,Nothing,longformer")
+    append(data / "techniques.csv", "other_window,Other,attention,Nothing,,,,longformer")
     append(data / "patches.csv", "other_window,exact,scenario,attention_window,formula,replace,64,w")
     from calc.evaluation import evaluate
     from calc.questions import scenarios
@@ -208,7 +208,7 @@ def test_two_techniques_on_one_cell_must_say_how_they_combine(data: Path) -> Non
 
 def test_patches_add_and_remove_rows(data: Path) -> None:
     """A technique may add an operator, with its shape, and take one away; both engines follow."""
-    append(data / "techniques.csv", "bottleneck,Bottleneck,compression,Quality,longformer")
+    append(data / "techniques.csv", "bottleneck,Bottleneck,compression,Quality,,,,longformer")
     fields = {"kind": "linear", "instances": "1", "rows": "tokens", "inner": "width", "cols": "8", "applies": "TRUE",
               "bias": "0", "label": "Bottleneck", "source_id": "definition"}  # fmt: skip
     for column, formula in fields.items():

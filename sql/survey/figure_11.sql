@@ -1,0 +1,68 @@
+-- figure_11: time and traffic of a decode step of Llama-2-13b on an A6000 by length and formats.
+-- grain: sheet, stage, batch, input_len, weight_format, activation_format, kv_format, attention
+-- reads: llm_viewer_stages_of, stages_of
+with question as (
+    select
+        'meta-llama/Llama-2-13b-hf' as model_id,
+        'llm_viewer/nvidia_A6000' as hardware_id,
+        1 as batch,
+        l.length as input_len,
+        f.weight_format as weight_format,
+        f.activation_format as activation_format,
+        f.kv_format as kv_format,
+        'eager' as attention
+    from (
+        values
+            ('fp16', 'fp16', 'fp16'),
+            ('int4', 'fp16', 'fp16'),
+            ('int4', 'fp16', 'int4'),
+            ('int4', 'fp16', 'int2'),
+            ('int4', 'int4', 'int4'),
+            ('int8', 'int8', 'int8')
+    ) as f(weight_format, activation_format, kv_format)
+    cross join unnest([1000, 2000, 5000, 10000, 20000, 50000, 100000, 150000, 200000]) as l(length)
+),
+
+answered as (
+    select
+        'exact' as sheet,
+        *
+    from stages_of('question')
+    union all by name
+    select
+        'llm_viewer' as sheet,
+        *
+    from llm_viewer_stages_of('question')
+)
+
+select
+    sheet,
+    stage,
+    batch,
+    input_len,
+    weight_format,
+    activation_format,
+    kv_format,
+    attention,
+    ops,
+    memory_bytes,
+    weight_bytes,
+    kv_read_bytes,
+    time_s,
+    batch / time_s as tokens_per_s,
+    bound,
+    memory_consumption_bytes,
+    memory_consumption_weight_bytes,
+    memory_consumption_kv_cache_bytes,
+    memory_consumption_tmp_act_bytes
+from answered
+where stage = 'decode'
+order by
+    sheet,
+    stage,
+    batch,
+    input_len,
+    weight_format,
+    activation_format,
+    kv_format,
+    attention

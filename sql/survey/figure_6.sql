@@ -1,0 +1,62 @@
+-- figure_6: roofline of a prefill of Llama-2-7b on an A6000 under quantization: intensities and ceilings.
+-- grain: sheet, weight_format, activation_format, stage, part, operator
+-- reads: llm_viewer_operators_of, operators_of
+with question as (
+    select
+        'meta-llama/Llama-2-7b-hf' as model_id,
+        'llm_viewer/nvidia_A6000' as hardware_id,
+        1 as batch,
+        2048 as input_len,
+        f.weight_format,
+        f.activation_format,
+        f.kv_format,
+        'eager' as attention
+    from (
+        values
+            ('fp16', 'fp16', 'fp16'),
+            ('int4', 'fp16', 'fp16'),
+            ('int8', 'int8', 'int8')
+    ) as f(weight_format, activation_format, kv_format)
+),
+
+answered as (
+    select
+        'exact' as sheet,
+        *
+    from operators_of('question')
+    union all by name
+    select
+        'llm_viewer' as sheet,
+        *
+    from llm_viewer_operators_of('question')
+)
+
+select
+    sheet,
+    weight_format,
+    activation_format,
+    stage,
+    part,
+    operator,
+    count,
+    matrix_ops,
+    ops,
+    memory_bytes,
+    arithmetic_intensity,
+    compute_format,
+    peak_ops_per_s,
+    attainable_ops_per_s,
+    time_s,
+    count * time_s / sum(count * time_s) over (
+        partition by sheet, weight_format, activation_format, stage
+    ) as share,
+    bound
+from answered
+where arithmetic_intensity is not null
+order by
+    sheet,
+    weight_format,
+    activation_format,
+    stage,
+    part,
+    operator
