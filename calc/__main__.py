@@ -12,6 +12,7 @@ from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from calc import survey_commands
 from calc.catalogue_commands import add_commands
 from calc.errors import CalcError, closest
 from calc.output import WRITERS, print_frame, writable, write, write_text
@@ -127,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(run=_check)
 
     add_commands(commands)
+    survey_commands.add_commands(commands, _scenario, _asked)
     for command in commands.choices.values():
         command.add_argument("--models", metavar="FILE", help="further rows of models (.csv, .json, .parquet)")
     return parser

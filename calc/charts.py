@@ -21,11 +21,12 @@ TOLD = (
 """What a point's tooltip says."""
 
 
-def roofline(operators: pl.DataFrame, bandwidth: float) -> alt.LayerChart:
+def roofline(operators: pl.DataFrame, bandwidth: float, by: str = "Part") -> alt.LayerChart:
     """Return the log-log roofline: memory and compute ceilings, and a point per operator and stage.
 
     ``operators`` are rows of the operator grain with ``share``, the part of its stage's time that an operator takes;
-    ``bandwidth`` is the device's, in bytes per second. Rows without operations have no place on the chart.
+    ``bandwidth`` is the device's, in bytes per second; ``by`` is what ``part`` tells apart. Rows without operations
+    have no place on the chart.
     """
     placed = operators.filter(pl.col("arithmetic_intensity") > 0, pl.col("attainable_ops_per_s") > 0)
     peaks = ceilings(operators, bandwidth)
@@ -76,7 +77,7 @@ def roofline(operators: pl.DataFrame, bandwidth: float) -> alt.LayerChart:
         .encode(
             x=x_axis,
             y=y_axis,
-            color=alt.Color("part:N", title="Part", scale=alt.Scale(domain=parts), sort=parts),
+            color=alt.Color("part:N", title=by, scale=alt.Scale(domain=parts), sort=parts),
             shape=alt.Shape("stage:N", title="Stage", sort=stages, legend=alt.Legend(symbolFillColor=QUIET),
                             scale=alt.Scale(domain=stages, range=["circle", "triangle-up", "square"][: len(stages)])),
             size=alt.Size("share:Q", legend=None, scale=alt.Scale(domain=[0, 1], range=SHARES)),

@@ -18,7 +18,6 @@ from calc.questions import scenario_columns, stack_of
 from calc.results import result_columns
 from calc.tables import DTYPES, Tables
 
-
 STAGE = ("stage", "ops", "memory_bytes", "weight_bytes", "kv_read_bytes", "time_s", "bound", "reason")
 """What ``stage_answers`` says of a stage: columns of ``stages``."""
 ANSWER = (

@@ -1,6 +1,6 @@
 -- table_1: Table 1 of the survey: the operators of one layer of Llama-2-7b on an A6000, batch 1, length 2048.
--- grain: stage, layer
--- reads: llm_viewer_operators_of
+-- grain: sheet, stage, layer
+-- reads: llm_viewer_operators_of, operators_of
 with question as (
     select
         'meta-llama/Llama-2-7b-hf' as model_id,
@@ -30,8 +30,21 @@ printed as (
     ) as t (line, operator, layer)
 ),
 
+answered as (
+    select
+        'llm_viewer' as sheet,
+        *
+    from llm_viewer_operators_of('question')
+    union all by name
+    select
+        'exact' as sheet,
+        *
+    from operators_of('question')
+),
+
 computed as (
     select
+        o.sheet,
         o.stage,
         p.line,
         p.layer,
@@ -40,11 +53,12 @@ computed as (
         o.arithmetic_intensity,
         o.attainable_ops_per_s,
         o.bound
-    from llm_viewer_operators_of('question') as o
+    from answered as o
     inner join printed as p on p.operator = o.operator
 )
 
 select
+    sheet,
     stage,
     layer,
     in_short(ops) as ops,
@@ -57,5 +71,6 @@ select
     bound
 from computed
 order by
+    sheet desc,
     stage desc,
     line
