@@ -92,7 +92,7 @@ def _programs(
     for stack, bound, mine in questions.groups():
         sheet = sheets[stack].compiled_as
         stages = sheet.stages_read(columns) if by == "serving" else STAGES
-        for shape, part in shaped(tables, sheet, bound, stages, mine):
+        for shape, part in shaped(tables, sheet.shaped_as, bound, stages, mine):
             found.append((part, compiled(tables, sheet, by, columns, bound, shape, wide)))
     return found
 

@@ -235,6 +235,12 @@ def parse(text: str) -> Node:
     return _Parser(text).whole()
 
 
+@cache
+def adds_up(text: str) -> bool:
+    """Tell whether a formula may add up or compare over operators."""
+    return any(a in text.upper() for a in AGGREGATES)
+
+
 def names(node: Node) -> set[str]:
     """Return the names that a formula reads."""
     if node.kind == "name":

@@ -69,10 +69,16 @@ def _load_sheet(tables: Tables, title: str, techniques: tuple[str, ...], stamp: 
     techniques = stack(tables, techniques)
     apply(tables, title, rows, techniques)
     found = Sheet(title, rows, inputs_of(tables, techniques))
-    if techniques and not _changes_cells(tables, title, techniques):
-        found.compiled_as = _load_sheet(tables, title, (), stamp)
-    else:
+    if not techniques:
         _check_structure(title, rows)
+        return found
+    plain = _load_sheet(tables, title, (), stamp)
+    if not _changes_cells(tables, title, techniques):
+        found.compiled_as = plain
+        return found
+    _check_structure(title, rows)
+    if not _changes_conditions(tables, plain, techniques):
+        found.shaped_as = plain
     return found
 
 
@@ -82,6 +88,19 @@ def _changes_cells(tables: Tables, title: str, techniques: tuple[str, ...]) -> b
     named = pl.col("file").eq(INPUTS) & pl.col("key").is_in(REPLACED)
     needs = tables["techniques"].filter(pl.col("technique_id").is_in(techniques))["needs"]
     return tables["patches"].filter(its & ~named).height > 0 or needs.null_count() < needs.len()
+
+
+def _changes_conditions(tables: Tables, plain: Sheet, techniques: tuple[str, ...]) -> bool:
+    """Tell whether a stack changes something that decides which operators a model has."""
+    decides = plain.decides()
+    its = pl.col("technique_id").is_in(techniques) & (pl.col("sheet") == plain.name)
+    for file, key, column in tables["patches"].filter(its).select("file", "key", "column").iter_rows():
+        first, _, cell = key.partition(".")
+        if (file == "parts" and column in ("count", "applies")) or (file == "operators" and column == "applies"):
+            return True
+        if (file == "stages" and first not in ("*", *plain.stages)) or (cell or first) in decides:
+            return True
+    return False
 
 
 @lru_cache(maxsize=32)

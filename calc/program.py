@@ -16,7 +16,7 @@ from operator import or_
 
 from calc.errors import CalcError, SheetError, closest
 from calc.folding import replace
-from calc.formula import AGGREGATES, FALSE, TRUE, ZERO, Node, is_literal, name, names, number
+from calc.formula import AGGREGATES, FALSE, TRUE, ZERO, Node, adds_up, is_literal, name, names, number
 from calc.scopes import Alias, Cell, Definition, Operator, Part, Scope
 from calc.sheet import LIVE, QUANTITIES, Sheet, constant_value
 
@@ -205,7 +205,12 @@ class Compiler:
             return constant_value(cell)
         self._stack.append((home, wanted, cell))
         try:
-            return self.column(self.lower_tree(home, cell.tree()), f"{home.label}__{wanted}")
+            tree = cell.tree()
+            if adds_up(cell.formula):
+                lowered = self.lower_tree(home, tree)
+            else:
+                lowered = replace(tree, lambda n: self.lower(home, n))
+            return self.column(lowered, f"{home.label}__{wanted}")
         finally:
             self._stack.pop()
 

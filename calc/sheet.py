@@ -51,6 +51,9 @@ class Sheet:
         """What a question names that a technique names otherwise: its column → a literal or the name of a parameter."""
         self.compiled_as = self
         """The sheet that has the same cells: one program answers for both."""
+        self.shaped_as = self
+        """The sheet in which each model has the same operators."""
+        self._groups: dict[str, dict[str, list[Row]]] = {}
         self.constants = {r["name"]: r for r in rows["constants"]}
         self.parts = [Part(r["part"], r["block"], r["label"]) for r in rows["parts"]]
         self._rows = {f: {tuple(r[k] for k in KEYS[f]): r for r in rows[f]} for f in ("parts", "operators", "kinds")}
@@ -83,11 +86,15 @@ class Sheet:
         return self._operators.get(block, [])
 
     def _cells(self, file: str, **where: str) -> dict[str, Cell]:
-        return {
-            r["cell"]: self._cell(file, r, "formula", r["cell"])
-            for r in self.rows[file]
-            if all(r[k] == v for k, v in where.items())
-        }
+        rows = self.rows[file]
+        if where:
+            ((column, value),) = where.items()
+            if file not in self._groups:
+                self._groups[file] = {}
+                for row in rows:
+                    self._groups[file].setdefault(row[column], []).append(row)
+            rows = self._groups[file].get(value, [])
+        return {r["cell"]: self._cell(file, r, "formula", r["cell"]) for r in rows}
 
     def _cell(self, file: str, row: Row, column: str, cell: str, unit: str | None = None) -> Cell:
         key = ".".join(row[k] for k in KEYS[file])
@@ -236,6 +243,22 @@ class Sheet:
         cell = self._cell("operators", row, axis, axis, AXIS_UNITS[axis])
         ways = dict(pair.split("/") for pair in row["split"].split()).get(axis)
         return replace(cell, formula=f"({cell.formula}) / {ways}") if ways else cell
+
+    @cache  # noqa: B019 - sheets are few and live as long as the process
+    def decides(self) -> frozenset[str]:
+        """Return the names that conditions rest on: those of parts, of operators and of stages."""
+        cells: dict[str, list[str]] = {}
+        for file in ("scenario", "stages", "blocks", "bindings"):
+            for row in self.rows[file]:
+                cells.setdefault(row["cell"], []).append(row["formula"])
+        formulas = [r["applies"] for f in ("parts", "operators") for r in self.rows[f]]
+        formulas += [r["count"] for r in self.rows["parts"]] + cells.get("stage_applies", [])
+        seen: set[str] = set()
+        left = {n for f in formulas for n in names(parse(f))}
+        while left:
+            seen |= left
+            left = {n for c in left for f in cells.get(c, []) for n in names(parse(f))} - seen
+        return frozenset(seen)
 
     def totals_scope(self, stage: str) -> Scope:
         """Return the scope of a stage's totals; their ``SUM(…)`` adds over the operators of that stage."""

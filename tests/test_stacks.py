@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from conftest import ROOT, append
+from conftest import ROOT, Run, append
 
 import calc
 from calc.check import check
@@ -203,3 +203,14 @@ def test_what_helps_ranks_and_explains() -> None:
     better = [r for r in found.values() if r["tpot_change"] is not None and r["tpot_change"] < row["tpot_change"]]
     assert row["tpot_rank"] == len(better) + 1
     connection.close()
+
+
+def test_the_command_refuses_what_it_cannot_rank(run: Run) -> None:
+    """A metric that is none, another sheet, a model that is none: one sentence each."""
+    for arguments, said in (
+        (("llama-2-7b", "h100", "--by", "beauty"), "beauty"),
+        (("llama-2-7b", "h100", "--sheet", "llm_viewer"), "llm_viewer"),
+        (("llama-2-77b", "h100"), "did you mean"),
+    ):
+        done = run("helps", *arguments)
+        assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
 import duckdb
 import polars as pl
 import pytest
-from conftest import ROOT
+from conftest import ROOT, Run
 
 import calc
 
@@ -180,3 +181,33 @@ def test_bandwidth_is_what_decode_needs() -> None:
     for sheet in ("exact", "llm_viewer"):
         times = figure(20).filter(sheet=sheet).sort("bandwidth_bytes_per_s")["time_s"].to_list()
         assert times[0] / times[-1] == pytest.approx(20, rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["table_1", *(f"figure_{n}" for n in (5, 6, 7, 8, 9, 11, 15, 16, 18, 19, 20))])
+def test_every_figure_has_a_chart(name: str) -> None:
+    """It is valid Vega-Lite and shows both accountings."""
+    from calc.survey_charts import CHARTS
+
+    found = figure(int(name.rpartition("_")[2])) if name != "table_1" else table_1()
+    drawn = CHARTS[name](found).to_dict()
+    shown = {row["sheet"] for rows in drawn["datasets"].values() for row in rows if "sheet" in row}
+    titles = {c.get("title") for c in drawn.get("hconcat", [])}
+    assert {"exact", "llm_viewer"} <= shown | titles
+
+
+def table_1() -> pl.DataFrame:
+    """Return the rows of Table 1."""
+    found: pl.DataFrame = calc.connect().sql((ROOT / "sql/survey/table_1.sql").read_text(encoding="utf-8")).pl()
+    return found
+
+
+def test_the_command_writes_a_chart(run: Run, tmp_path: Path) -> None:
+    """PNG and SVG that are such; rows as CSV; a figure that is none and an ending that is none are refused."""
+    for ending, start in ((".png", b"\x89PNG"), (".svg", b"<svg"), (".csv", b"sheet,")):
+        target = tmp_path / f"figure{ending}"
+        done = run("figure", "20", "--output", str(target))
+        assert done.returncode == 0, done.stderr
+        assert target.read_bytes().startswith(start)
+    assert "figure_8" in run("figure", "88").stderr
+    refused = run("figure", "20", "--output", "figure.gif")
+    assert refused.returncode == 2 and ".png" in refused.stderr
