@@ -36,7 +36,7 @@ def table_1(found: pl.DataFrame) -> Chart:
 
 def figure_5(found: pl.DataFrame) -> Chart:
     """Return the roofline of both stages, beside it that of the exact accounting."""
-    return _rooflines(found, "Figure 5: roofline of Llama-2-7b on an A6000", "Part")
+    return _rooflines(found, "Figure 5: roofline in 16 bits", "Part")
 
 
 def figure_6(found: pl.DataFrame) -> Chart:

@@ -258,7 +258,7 @@ def test_only_what_is_asked_is_computed() -> None:
 @pytest.mark.parametrize("engine", ["polars", "duckdb"])
 @pytest.mark.parametrize("by", GRAINS)
 def test_any_choice_of_columns_gives_the_same_rows(by: str, engine: str) -> None:
-    """Each column alone, none at all, and a filter on a column that is not shown."""
+    """Some columns alone, none at all, and a filter on a column that is not shown."""
     grid = calc.scenarios(
         model=["llama-2-7b", "opt-125m"], hardware=["a40", "v100"], attention=["eager", "flash"], batch=[1, 4]
     )
@@ -266,7 +266,7 @@ def test_any_choice_of_columns_gives_the_same_rows(by: str, engine: str) -> None
     whole = lazy.collect()
     assert lazy.select(pl.len()).collect().item() == whole.height
     # every column of the many that serving has is compiled by itself elsewhere, in tests of its figures
-    for column in whole.columns[:: 4 if by == "serving" else 1]:
+    for column in whole.columns[:: 9 if by == "serving" else 3]:
         alone = lazy.select(column).collect().to_series()
         assert_series_equal(alone, whole[column], rel_tol=1e-12)
     some = lazy.filter(pl.col("hardware_id") == "a40", pl.col("batch") == 4).select(whole.columns[-3]).collect()

@@ -50,19 +50,31 @@ def random_stacks(n: int) -> list[str]:
     return found
 
 
-def test_twenty_random_stacks_are_the_same_in_both_engines() -> None:
-    """Up to four techniques each, on one model: every figure at 1e-12 and every reason."""
-    stacks = random_stacks(20)
-    grid = calc.scenarios(model="llama-2-7b", hardware="h100", batch=4, technique=stacks)
-    found = [
+def assert_alike(grid: pl.LazyFrame) -> pl.DataFrame:
+    """Assert that both engines give the same, and return it."""
+    mine, theirs = (
         calc.evaluate(grid, by="serving", engine=e).select(*FIGURES, "reason").collect() for e in ("polars", "duckdb")
-    ]
+    )
     for column in FIGURES:
-        for mine, theirs in zip(found[0][column], found[1][column], strict=True):
-            assert mine == theirs or mine == pytest.approx(theirs, rel=1e-12), column
-    assert found[0]["reason"].equals(found[1]["reason"])
-    answered = found[0]["ttft_s"].is_not_null().sum()
-    assert answered >= 10
+        for a, b in zip(mine[column], theirs[column], strict=True):
+            assert a == b or a == pytest.approx(b, rel=1e-12), column
+    assert mine["reason"].equals(theirs["reason"])
+    return mine
+
+
+def test_twenty_random_stacks_are_the_same_in_both_engines() -> None:
+    """Up to four techniques each: every figure at 1e-12 and every reason."""
+    stacks = random_stacks(20)
+    found = assert_alike(calc.scenarios(model="llama-2-7b", hardware="h100", batch=4, technique=stacks))
+    assert found["ttft_s"].is_not_null().sum() >= 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["llama-2-7b", "deepseek-v3", "bert-base-uncased"])
+def test_every_technique_is_the_same_in_both_engines(model: str) -> None:
+    """Those that name a further model too."""
+    ids = calc.techniques()["technique_id"].to_list()
+    assert_alike(calc.scenarios(model=model, hardware="h200", batch=4, technique=ids))
 
 
 def test_order_does_not_matter_where_no_cell_is_shared() -> None:

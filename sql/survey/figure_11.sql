@@ -20,7 +20,7 @@ with question as (
             ('int4', 'int4', 'int4'),
             ('int8', 'int8', 'int8')
     ) as f(weight_format, activation_format, kv_format)
-    cross join unnest([1000, 2000, 5000, 10000, 20000, 50000, 100000, 150000, 200000]) as l(length)
+    cross join (select unnest([1000, 2000, 5000, 10000, 20000, 50000, 100000, 150000, 200000]) as length) as l
 ),
 
 answered as (

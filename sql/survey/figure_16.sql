@@ -14,7 +14,7 @@ with question as (
     from (
         values (1, 1000), (1, 10000), (1, 100000), (16, 1000), (64, 1000)
     ) as p(batch, length)
-    cross join unnest(['eager', 'flash']) as a(attention)
+    cross join (select unnest(['eager', 'flash']) as attention) as a
 ),
 
 answered as (

@@ -9,7 +9,7 @@ with question as (
         512 as input_len,
         'w16a16kv16' as precision,
         'eager' as attention
-    from unnest(['llm_viewer/nvidia_A6000', 'llm_viewer/intel_13900k']) as d(hardware_id)
+    from (select unnest(['llm_viewer/nvidia_A6000', 'llm_viewer/intel_13900k']) as hardware_id) as d
     cross join (select unnest([1, 2, 4, 8, 16, 32, 64, 128, 256, 512]) as batch) as b
 ),
 

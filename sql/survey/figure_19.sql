@@ -11,8 +11,8 @@ with question as (
         'int8' as activation_format,
         'int8' as kv_format,
         'eager' as attention
-    from range(1, 128) as b(batch)
-    cross join unnest([256, 512, 1024, 2048]) as l(length)
+    from (select unnest(range(1, 128)) as batch) as b
+    cross join (select unnest([256, 512, 1024, 2048]) as length) as l
 ),
 
 answered as (

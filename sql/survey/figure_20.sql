@@ -11,7 +11,7 @@ with question as (
         'eager' as attention,
         'bandwidth_scaling' as technique,
         f.bandwidth_factor
-    from range(1, 21) as f(bandwidth_factor)
+    from (select unnest(range(1, 21)) as bandwidth_factor) as f
 ),
 
 answered as (
@@ -20,7 +20,7 @@ answered as (
         q.bandwidth_factor,
         unnest(stage_answers(to_json(q), s.sheet)) as answer
     from question as q
-    cross join unnest(['exact', 'llm_viewer']) as s(sheet)
+    cross join (select unnest(['exact', 'llm_viewer']) as sheet) as s
 )
 
 select

@@ -11,8 +11,8 @@ with question as (
         'fp16' as activation_format,
         'fp16' as kv_format,
         'eager' as attention
-    from unnest(['fp16', 'int8', 'int4', 'int2', 'int1']) as w(format)
-    cross join range(1, 64) as b(batch)
+    from (select unnest(['fp16', 'int8', 'int4', 'int2', 'int1']) as format) as w
+    cross join (select unnest(range(1, 64)) as batch) as b
 ),
 
 answered as (

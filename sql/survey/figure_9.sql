@@ -11,7 +11,7 @@ with question as (
         'fp16' as activation_format,
         'fp16' as kv_format,
         'eager' as attention
-    from unnest(['fp16', 'int8', 'int4', 'int2', 'int1']) as w(format)
+    from (select unnest(['fp16', 'int8', 'int4', 'int2', 'int1']) as format) as w
     cross join (
         select unnest(list_concat(range(16, 64), range(64, 1024, 8), [1023])) as length
     ) as l
