@@ -54,6 +54,6 @@ def accompanied(tables: Tables, questions: Questions, inputs: Iterable[str], ans
         columns = [found[c].alias(f"{prefix}{c}") for c in known]
         if told:
             own = answered(replace(questions, configurations=its), told)
-            columns += [own[c].cast(DTYPES[figures[c]]).alias(f"{prefix}{c}") for c in told]
+            columns += [own[c].cast(DTYPES[figures[c]]).alias(f"{prefix}{c}") for c in own.columns]
         frame = frame.with_columns(columns)
     return questions if frame is None else replace(questions, devices=[], places=frame)

@@ -111,7 +111,8 @@ def answers(
 ) -> pl.DataFrame:
     """Return serving figures of questions that name no technique, a row each in their order."""
     plain: dict[tuple[str, ...], Sheet] = {(): load_sheet(tables, sheet)}
-    return (engine or answer)(tables, questions, _programs(tables, plain, "serving", columns, questions))[0]
+    known = tuple(c for c in columns if plain[()].serving_scope().find(c) is not None)
+    return (engine or answer)(tables, questions, _programs(tables, plain, "serving", known, questions))[0]
 
 
 def _engine(title: str) -> Engine:

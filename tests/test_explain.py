@@ -97,3 +97,13 @@ def test_unknown_places_are_said() -> None:
         calc.explain("time_s", calc.scenarios(model="llama-2-7b", hardware=["a6000", "h100"]))
     with pytest.raises(calc.CalcError, match="did you mean 'ttft_s'"):
         calc.explain("ttft", calc.scenarios(model="llama-2-7b", hardware="a6000"))
+
+
+def test_a_further_models_figure_is_a_leaf() -> None:
+    """What rests on a draft model shows its own answer, with unit and label."""
+    question = calc.scenarios(model="llama-2-7b", hardware="h100", technique="speculative_decoding", draft_len=3)
+    told = calc.explain("decode_s", question)
+    draft = next(p for p in told.precedents if p.name == "draft_tpot_s")
+    own = calc.analyze("TinyLlama/TinyLlama-1.1B-Chat-v1.0", "h100", by="serving")
+    assert draft.value == own["tpot_s"].item() and draft.unit == "s"
+    assert told.value == calc.evaluate(question, by="serving").select("decode_s").collect().item()
