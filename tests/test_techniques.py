@@ -325,9 +325,7 @@ def test_caches_that_do_not_grow() -> None:
         assert serving("streaming_llm", input_len=length)["kv_cache_bytes"] == a_token * (4 + 1020)
         assert stage("decode", "streaming_llm", input_len=length)["kv_read_bytes"] == a_token * 1024
         assert serving("h2o", input_len=length)["kv_cache_bytes"] == pytest.approx(a_token * 0.2 * (length + ANSWER))
-        assert stage("decode", "h2o", input_len=length)["kv_read_bytes"] == pytest.approx(
-            a_token * 0.2 * (length + ANSWER)
-        )
+        assert stage("decode", "h2o", input_len=length)["kv_read_bytes"] == pytest.approx(a_token * 0.2 * (length + 1))
         assert serving("linformer", input_len=length)["kv_cache_bytes"] == a_token * 256
         # features × (head size + … + head size) for each head: half of keys and values of 256 tokens
         assert serving("performer", input_len=length)["kv_cache_bytes"] == a_token * 256 / 2
@@ -531,3 +529,80 @@ def test_devices_that_might_be() -> None:
     assert stacked["compute_s"] == pytest.approx(2 * PROMPT * H * H / (2 * 312e12), rel=1e-3)
     four = operator("out_proj", "prefill", "fp4_units+fp4", **a100)
     assert four["compute_s"] == pytest.approx(2 * PROMPT * H * H / (4 * 312e12), rel=1e-3)
+
+
+HBM_J = 31.36e-12
+"""Energy of a byte from HBM."""
+
+
+def test_drafts_take_energy_and_bandwidth() -> None:
+    """What drafts of the model itself read is in the energy, in mbu and in mfu: memory limits them throughout."""
+    plain = serving()
+    for technique in ("self_speculation", "eagle", "skeleton_of_thought"):
+        found = serving(technique)
+        assert found["mbu"] > 0.9 * plain["mbu"], technique
+        if technique == "eagle":
+            # its trees compute: their operations take as much as half of what traffic takes
+            continue
+        # as busy with memory as before: per second as much energy of traffic
+        assert found["decode_dynamic_j"] / found["decode_s"] == pytest.approx(BANDWIDTH * HBM_J, rel=0.1), technique
+    extra = (
+        serving("self_speculation")["decode_dynamic_j"]
+        - serving("retrieval_drafts", retrieved_len=6, retrieval_acceptance=0.9)["decode_dynamic_j"]
+    )
+    a_draft = 2 * (0.55 * LAYERS * (ATTENTION + MLP) + HEAD) + 0.55 * 4 * LAYERS * H * (PROMPT + ANSWER / 2)
+    each = a_draft * HBM_J + 2 * (0.55 * LINEAR + HEAD) * 0.75e-12
+    assert extra == pytest.approx(STEPS / TOKENS["self_speculation"] * 6 * each, rel=0.01)
+
+
+def test_pieces_of_prompts_and_drafts_beside_them() -> None:
+    """Chunked prefill with drafts is hardly faster than the drafts alone: fewer sequences decode beside a piece."""
+    for technique in ("self_speculation", "eagle"):
+        alone, mixed = (serving(t, batch=64) for t in (technique, f"chunked_prefill+{technique}"))
+        assert mixed["tpot_s"] > 0.9 * alone["tpot_s"]
+
+
+def test_a_skeleton_of_nearly_the_whole_answer() -> None:
+    """An answer one token longer than its skeleton is refused, one of two tokens more is not."""
+    assert "no longer than its skeleton" in serving("skeleton_of_thought", output_len=51)["reason"]
+    assert serving("skeleton_of_thought", output_len=52)["tpot_s"] > 0
+
+
+def test_what_grouped_heads_share() -> None:
+    """Deja Vu on Llama-3-8B: a key/value head is read if any of its four queries is needed; PowerInfer's unions."""
+    llama_3 = stage("decode", "contextual_sparsity", model="llama-3-8b")["kv_read_bytes"]
+    assert llama_3 == pytest.approx(stage("decode", model="llama-3-8b")["kv_read_bytes"] * (1 - 0.8**4))
+    up = operator("up_proj", "decode", "powerinfer", batch=64)
+    assert up["weight_bytes"] == pytest.approx(2 * H * COLUMNS * 0.26 * (1 - (1 - 0.08 / 0.26) ** 64))
+    assert up["host_bytes"] == pytest.approx(2 * H * COLUMNS * 0.74 * (1 - (1 - 0.02 / 0.74) ** 64))
+
+
+def test_fusion_follows_the_model() -> None:
+    """OPT has no gate that could read the MLP's input for both; Gemma-2 norms between product and addition."""
+    opt, fused = (operator("up_proj", "prefill", t, model="opt-6.7b") for t in (None, "tensorrt_llm_fusion"))
+    assert fused["activation_read_bytes"] == opt["activation_read_bytes"]
+    gemma, fused = (operator("out_proj", "prefill", t, model="google/gemma-2-2b") for t in (None, "deepspeed_fusion"))
+    assert fused["activation_write_bytes"] == gemma["activation_write_bytes"] > 0
+
+
+def test_the_largest_batch_is_one_that_fits() -> None:
+    """In sequences that are asked, where a technique makes more of them."""
+    for technique in ("batching", "flexgen"):
+        largest = serving(technique)["max_batch"]
+        assert serving(technique, batch=int(largest))["fits"] and not serving(technique, batch=int(largest) + 1)["fits"]
+
+
+def test_the_longest_context_is_one_that_fits() -> None:
+    """Points of a skeleton, a drafting layer; none where the cache does not grow."""
+    for technique in ("skeleton_of_thought", "eagle", "h2o"):
+        longest = int(serving(technique)["max_context"])
+        more = serving(technique, input_len=longest - ANSWER)["kv_cache_bytes"]
+        room = 80 * 2**30 - serving(technique)["weight_memory_bytes"] - serving(technique)["activation_peak_bytes"]
+        assert more <= room * 1.001 and more > 0.95 * room, technique
+    assert serving("linformer")["max_context"] is None
+
+
+def test_patterns_bound_local_layers_too() -> None:
+    """BigBird's 512 tokens on Mistral-7B, whose layers look back 4,096."""
+    found = stage("decode", "bigbird", model="mistral-7b", input_len=6000)["kv_read_bytes"]
+    assert found == pytest.approx(stage("decode", model="mistral-7b", input_len=6000)["kv_read_bytes"] * 512 / 4096)
