@@ -41,7 +41,7 @@ def add_commands(
 
 
 def _figure(options: argparse.Namespace) -> None:
-    from calc.survey_charts import CHARTS
+    from calc.charts import CHARTS
     from calc.tables import ROOT
 
     name = options.name if options.name in CHARTS else f"figure_{options.name}"
