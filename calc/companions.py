@@ -13,8 +13,8 @@ from calc.questions import CONFIGURATION, ROW, Questions, model_parameters, stac
 from calc.sheet import Sheet
 from calc.tables import DTYPES, Tables
 
-Answered = Callable[[Questions, tuple[str, ...]], pl.DataFrame]
-"""Gives serving figures of questions, a row each in their order."""
+Answered = Callable[[Questions, tuple[str, ...], str], pl.DataFrame]
+"""Gives serving figures of questions for a further model that a technique asks, a row each in their order."""
 
 
 def substituted(questions: Questions, sheets: Mapping[tuple[str, ...], Sheet]) -> Questions:
@@ -34,26 +34,28 @@ def _named(node: Node) -> pl.Expr:
 def accompanied(tables: Tables, questions: Questions, inputs: Iterable[str], answered: Answered) -> Questions:
     """Return questions with the inputs that are facts or figures of a further model, a column each.
 
-    ``draft_tpot_s`` is what the model that ``draft_model_id`` names takes for the same question, without techniques.
+    ``draft_tpot_s`` is what the model that ``draft_model_id`` names takes for the same question. Of the other
+    techniques it sees what they change of the question and of the device.
     """
     wanted = set(inputs)
     frame: pl.DataFrame | None = None
     figures, facts = (
         {str(c["column_name"]): str(c["dtype"]) for c in tables.columns(t)} for t in ("serving", "models")
     )
+    owners = dict(tables["parameters"].select("parameter", "technique_id").iter_rows())
     for parameter in model_parameters(tables):
         prefix = companion_prefix(parameter)
         mine = {n.removeprefix(prefix) for n in wanted if n.startswith(prefix)}
         told, known = tuple(c for c in figures if c in mine), [c for c in facts if c in mine - figures.keys()]
         if not told and not known:
             continue
-        its = questions.configurations.with_columns(model_id=parameter, technique=pl.lit(None, pl.String))
+        its = questions.configurations.with_columns(model_id=parameter)
         frame = questions.pairs().sort(ROW).collect() if frame is None else frame
         of_model = its.join(tables["models"], on="model_id").select(CONFIGURATION, *known)
         found = frame.select(CONFIGURATION).join(of_model, on=CONFIGURATION, maintain_order="left")
         columns = [found[c].alias(f"{prefix}{c}") for c in known]
         if told:
-            own = answered(replace(questions, configurations=its), told)
+            own = answered(replace(questions, configurations=its), told, owners[parameter])
             columns += [own[c].cast(DTYPES[figures[c]]).alias(f"{prefix}{c}") for c in own.columns]
         frame = frame.with_columns(columns)
     return questions if frame is None else replace(questions, devices=[], places=frame)

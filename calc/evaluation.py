@@ -15,7 +15,7 @@ from calc.companions import accompanied, substituted
 from calc.errors import CalcError
 from calc.expressions import expression, expressions
 from calc.formula import TRUE, Node, is_literal
-from calc.loading import load_sheet
+from calc.loading import load_companion_sheet, load_sheet
 from calc.plans import GATE, collected, plans, unfolded
 from calc.program import STAGES, Program, by_level, result_scope
 from calc.questions import ROW, Questions, prepare
@@ -100,19 +100,25 @@ def _programs(
 def with_companions(tables: Tables, sheet: str, programs: Programs, answer: Engine) -> Programs:
     """Return programs with their questions, which hold what they read of further models."""
 
-    def answered(questions: Questions, columns: tuple[str, ...]) -> pl.DataFrame:
-        return answers(tables, sheet, questions, columns, answer)
+    def answered(questions: Questions, columns: tuple[str, ...], own: str) -> pl.DataFrame:
+        return answers(tables, sheet, questions, columns, own, answer)
 
     return [(accompanied(tables, asked, program.inputs, answered), program) for asked, program in programs]
 
 
 def answers(
-    tables: Tables, sheet: str, questions: Questions, columns: tuple[str, ...], engine: Engine | None = None
+    tables: Tables,
+    sheet: str,
+    questions: Questions,
+    columns: tuple[str, ...],
+    own: str,
+    engine: Engine | None = None,
 ) -> pl.DataFrame:
-    """Return serving figures of questions that name no technique, a row each in their order."""
-    plain: dict[tuple[str, ...], Sheet] = {(): load_sheet(tables, sheet)}
-    known = tuple(c for c in columns if plain[()].serving_scope().find(c) is not None)
-    return (engine or answer)(tables, questions, _programs(tables, plain, "serving", known, questions))[0]
+    """Return serving figures of a further model that the technique ``own`` asks, a row per question in their order."""
+    sheets = {stack: load_companion_sheet(tables, sheet, stack, own) for stack, _, _ in questions.groups()}
+    scope = load_sheet(tables, sheet).serving_scope()
+    known = tuple(c for c in columns if scope.find(c) is not None)
+    return (engine or answer)(tables, questions, _programs(tables, sheets, "serving", known, questions))[0]
 
 
 def _engine(title: str) -> Engine:

@@ -259,7 +259,7 @@ class _Facts:
             tables,
             substituted(asked, {stack: sheet}),
             sheet.inputs,
-            lambda of, columns: answers(tables, sheet.name, of, columns),
+            lambda of, columns, own: answers(tables, sheet.name, of, columns, own),
         )
         self.frame = with_device_facts(tables, asked, set(sheet.inputs)).collect()
         self.row = self.frame.row(0, named=True)

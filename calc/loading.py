@@ -11,7 +11,7 @@ import polars as pl
 from calc.errors import CalcError, DataError, closest
 from calc.files import read_csv
 from calc.inputs import inputs_of
-from calc.patches import INPUTS, KEYS, Row, apply, stack
+from calc.patches import INPUTS, KEYS, Row, apply, apply_to_question, stack
 from calc.sheet import AXES, QUANTITIES, REPLACED, SPANS, Sheet
 from calc.tables import Tables
 
@@ -80,6 +80,21 @@ def _load_sheet(tables: Tables, title: str, techniques: tuple[str, ...], stamp: 
     if not _changes_conditions(tables, plain, techniques):
         found.shaped_as = plain
     return found
+
+
+@lru_cache(maxsize=64)
+def load_companion_sheet(tables: Tables, title: str, techniques: tuple[str, ...], own: str) -> Sheet:
+    """Return the sheet for a further model that one technique of a stack asks.
+
+    It is asked what the others make of the question and of the device: a larger batch, a longer prompt, a faster
+    memory. What they change of the model is the first model's own.
+    """
+    plain = load_sheet(tables, title)
+    others = tuple(t for t in stack(tables, techniques) if t != own)
+    rows = {f: [dict(r) for r in found] for f, found in plain.rows.items()}
+    about = {str(c["column_name"]) for table in ("scenarios", "hardware") for c in tables.columns(table)}
+    apply_to_question(tables, title, rows, others, about - {*REPLACED})
+    return Sheet(title, rows, inputs_of(tables, stack(tables, techniques))) if rows[INPUTS] else plain
 
 
 def _changes_cells(tables: Tables, title: str, techniques: tuple[str, ...]) -> bool:

@@ -62,6 +62,18 @@ def apply(tables: Tables, title: str, rows: dict[str, list[Row]], techniques: tu
             _patch(title, rows, _refusal(about[technique], title), touched)
 
 
+def apply_to_question(
+    tables: Tables, title: str, rows: dict[str, list[Row]], techniques: tuple[str, ...], inputs: set[str]
+) -> None:
+    """Change in place what a stack changes of some inputs, and nothing else."""
+    rows[INPUTS] = []
+    touched: dict[tuple[str, str, str], str] = {}
+    for technique in techniques:
+        for patch in tables["patches"].filter(technique_id=technique, sheet=title, file=INPUTS).iter_rows(named=True):
+            if patch["key"] in inputs:
+                _patch(title, rows, patch, touched)
+
+
 def _refusal(technique: dict[str, str], title: str) -> dict[str, str]:
     """Return the patch that says why a technique means nothing for a question."""
     said = f"{technique['technique_id']}: {technique['otherwise']}".replace("'", "''")

@@ -606,3 +606,21 @@ def test_patterns_bound_local_layers_too() -> None:
     """BigBird's 512 tokens on Mistral-7B, whose layers look back 4,096."""
     found = stage("decode", "bigbird", model="mistral-7b", input_len=6000)["kv_read_bytes"]
     assert found == pytest.approx(stage("decode", model="mistral-7b", input_len=6000)["kv_read_bytes"] * 512 / 4096)
+
+
+def test_a_further_model_is_asked_the_same_question() -> None:
+    """A larger batch, retrieved passages, a compressed prompt and a faster memory are the draft's too."""
+    draft = "TinyLlama/TinyLlama-1.1B-Chat-v1.0"
+    for technique, asked in (
+        ("batching", {"batch": 8}),
+        ("retrieval_augmented", {"input_len": 1524}),
+        ("prefix_cache", {"cached_len": 512}),
+    ):
+        both = serving(f"{technique}+speculative_decoding")
+        assert both["ttft_s"] == pytest.approx(serving(**asked)["ttft_s"] + serving(model=draft, **asked)["ttft_s"])
+        assert serving(f"speculative_decoding+{technique}")["tpot_s"] == both["tpot_s"]
+    faster = serving("bandwidth_scaling+speculative_decoding")
+    assert faster["tpot_s"] == pytest.approx(serving("speculative_decoding")["tpot_s"] / 2, rel=1e-2)
+    compressed = serving("prompt_compression+speculative_decoding")
+    parts = [serving(input_len=205), serving(model=draft, input_len=205), serving(model="openai-community/gpt2")]
+    assert compressed["ttft_s"] == pytest.approx(sum(p["ttft_s"] for p in parts))
