@@ -282,7 +282,8 @@ def _identifiers(tables: Tables, asked: pl.DataFrame, column: str) -> pl.Series:
         raise ScenarioError(f"{column}: a row names no {what}")
     unknown = [g for g in unique if g.strip().lower() not in spelled]
     if unknown:
-        raise ScenarioError(f"unknown {what} {unknown[0]!r}{_nearest(unknown[0], spelled)}")
+        where = "" if column in IDS else f"{column}: "
+        raise ScenarioError(f"{where}unknown {what} {unknown[0]!r}{_nearest(unknown[0], spelled)}")
     canonical = {g: spelled[g.strip().lower()] for g in unique}
     changed = {g: c for g, c in canonical.items() if g != c}
     return given.replace(changed) if changed else given

@@ -77,6 +77,8 @@ def _helps(options: argparse.Namespace, asked: Asked) -> None:
     writable(options.output, WRITERS)
     if options.by not in CHANGES:
         raise CalcError(f"--by {options.by}: nothing is ranked by it; there are {', '.join(CHANGES)}")
+    if options.top is not None and options.top < 1:
+        raise CalcError(f"--top {options.top}: show at least one")
     if options.sheet != "exact":
         raise CalcError(f"--sheet {options.sheet}: techniques are weighed on the sheet 'exact' alone")
     question = calc.scenarios(**asked(options)).collect()  # type: ignore[arg-type]

@@ -223,6 +223,8 @@ def test_the_command_refuses_what_it_cannot_rank(run: Run) -> None:
         (("llama-2-7b", "h100", "--by", "beauty"), "beauty"),
         (("llama-2-7b", "h100", "--sheet", "llm_viewer"), "llm_viewer"),
         (("llama-2-77b", "h100"), "did you mean"),
+        (("llama-2-7b", "h100", "--top", "-3"), "--top -3"),
+        (("llama-2-7b", "h100", "--set", "draft_model_id=nothing-like-it"), "draft_model_id: unknown model"),
     ):
         done = run("helps", *arguments)
         assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
