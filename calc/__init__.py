@@ -28,11 +28,12 @@ if TYPE_CHECKING:
     import polars as pl
 
     from calc.explanation import Explanation
+    from calc.grid.build import Built
     from calc.tables import Tables
 
     Folder = str | os.PathLike[str] | None
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"
 __all__ = [
     "CalcError", "DataError", "ScenarioError", "SheetError", "analyze", "build_grid", "connect", "evaluate",
     "explain", "hardware", "models", "precisions", "scenarios", "techniques",
@@ -146,20 +147,32 @@ def explain(
     return explained(_tables(data), cell, row, stage=stage, part=part, operator=operator, sheet=sheet)
 
 
-def connect(grid: str | None = None, data: Folder = None) -> duckdb.DuckDBPyConnection:
-    """Return a DuckDB connection with every table of facts and every view.
+def connect(grid: str | os.PathLike[str] | None = None, data: Folder = None) -> duckdb.DuckDBPyConnection:
+    """Return a DuckDB connection with every table of facts and every view, over live answers or over a grid.
 
     ``scenarios`` is the table of questions behind the views ``operators``, ``stages`` and ``serving`` (and
     ``llm_viewer_operators``…); ``operators_of('t')``… ask any table or common table expression ``t`` of scenarios.
+    With a ``grid``, the folder of a dataset that ``build_grid`` wrote, ``scenarios`` are its questions and the view of
+    its grain reads its rows. Raises CalcError for a folder that is no grid, or one of other facts or formulas.
     """
     from calc.database import connect as connected
 
     return connected(_tables(data), grid)
 
 
-def build_grid(spec: object, out: str | os.PathLike[str]) -> None:
-    """Write a grid of answers as a Parquet dataset. Not part of this version: raises CalcError."""
-    raise CalcError("build_grid comes with a later version; write calc.evaluate(…).sink_parquet(path) for now")
+def build_grid(spec: object, out: str | os.PathLike[str], data: Folder = None) -> Built:
+    """Write a grid of answers as a Parquet dataset partitioned by model, and return what was done.
+
+    ``spec`` is a TOML file (or the name of one in ``data/grids``), a mapping of the same keys, or a frame of scenarios.
+    What an earlier build of the folder left is kept where nothing that it rests on has changed, so an interrupted build
+    is gone on with. Raises CalcError for a spec that is none and for a folder that cannot be written.
+    """
+    from calc.grid.build import build
+    from calc.grid.parts import Plan
+    from calc.grid.spec import load_spec
+
+    tables = _tables(data)
+    return build(Plan(tables, load_spec(tables, spec)), out)
 
 
 def _tables(data: Folder) -> Tables:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from calc import survey_commands
 from calc.catalogue_commands import add_commands
 from calc.errors import CalcError, closest
+from calc.grid import commands as grid_commands
 from calc.output import WRITERS, print_frame, writable, write, write_text
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     sql.add_argument("query", nargs="?", help="the SELECT")
     sql.add_argument("--file", help="read the SELECT from a file")
     sql.add_argument("--param", action="append", default=[], metavar="NAME=VALUE", help="value of $NAME in the query")
+    sql.add_argument("--grid", metavar="DIR", help="ask a dataset that the command grid wrote")
     sql.add_argument("--output", metavar="FILE", help="write the result to FILE (.csv, .parquet, .json)")
     sql.set_defaults(run=_sql)
 
@@ -128,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(run=_check)
 
     add_commands(commands)
+    grid_commands.add_commands(commands)
     survey_commands.add_commands(commands, _scenario, _asked)
     for command in commands.choices.values():
         command.add_argument("--models", metavar="FILE", help="further rows of models (.csv, .json, .parquet)")
@@ -211,7 +214,8 @@ def _sql(options: argparse.Namespace) -> None:
         except (OSError, UnicodeDecodeError) as error:
             raise CalcError(f"{options.file}: cannot be read ({error})") from error
     try:
-        found = _asked_with(connect(load(), query=query), query, _pairs(options.param))
+        connection = connect(load(), grid=options.grid, query=query)
+        found = _asked_with(connection, query, _pairs(options.param))
         frame = found.pl() if found is not None else None
     except duckdb.Error as error:
         raise CalcError(f"the query fails: {error}") from error

@@ -8,15 +8,16 @@ and the macros ``operators_of('table')`` and so on over any table of scenarios.
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
 import polars as pl
 
-from calc.errors import CalcError
 from calc.formula import Node, to_sql
 from calc.inputs import fact_columns
 from calc.loading import load_sheet, sheet_names
@@ -25,14 +26,21 @@ from calc.questions import CONFIGURATION, DEVICE, ROW, Questions, scenario_colum
 from calc.results import Programs, compiled, result_columns
 from calc.tables import FORMATS, ROOT, Tables
 
+if TYPE_CHECKING:
+    from calc.grid.views import GridViews
+
 SQL_TYPES = {"number": "double", "boolean": "boolean", "text": "varchar"}
 QUESTIONS = "__questions"
 KEYS = {"scenario_row": "bigint", "question_id": "ubigint", "formats_id": "ubigint", "device_id": "varchar"}
 """Which row of the table of scenarios a view's row answers, and what it has in common with others."""
+LIVE = "__live"
+"""A table without rows that has every column of the view that a grid stands for."""
 QUESTION = ("input_len", "output_len", "cached_len", "n_images")
 """What a question says of its sequences, beside model and workload."""
 SETTINGS: dict[str, str | bool | int | float | list[str]] = {"disabled_optimizers": "projection_placement"}
 """That pass takes seconds for tables of a thousand columns and gains nothing here."""
+FUNCTIONS = {"what_helps", "technique_answers", "stage_answers"}
+"""What takes a while to make, or rests on such: functions that ask techniques."""
 IN_SHORT = """create macro in_short(x) as case
 when x >= 1e12 then printf('%.0fT', x / 1e12) when x >= 1e9 then printf('%.0fG', x / 1e9)
 when x >= 1e6 then printf('%.0fM', x / 1e6) when x >= 1e3 then printf('%.0fK', x / 1e3) else printf('%.0f', x) end"""
@@ -50,7 +58,7 @@ def _answer(tables: Tables, questions: Questions, program: Program) -> pl.DataFr
     connection = _facts(tables).cursor()
     asked = questions.pairs().join(questions.configurations.lazy(), on=CONFIGURATION).collect()
     connection.register(QUESTIONS, asked)
-    ctes = program_ctes(tables, program, _joined(tables, program, QUESTIONS))
+    ctes = program_ctes(tables, program, joined_facts(tables, program, QUESTIONS))
     found: pl.DataFrame = connection.sql(f"with {', '.join(ctes)} from answers order by {ROW}, __nth").pl()
     connection.close()
     return found.with_columns(pl.col(ROW).cast(pl.UInt32))
@@ -68,10 +76,15 @@ def _create_tables(connection: duckdb.DuckDBPyConnection, tables: Tables) -> Non
         connection.register("__frame", frame)
         connection.execute(f'create table "{table}" as from __frame')
         connection.unregister("__frame")
-    connection.execute(f"create view __devices as select (row_number() over ()) - 1 as {DEVICE}, * from hardware")
+    connection.execute(devices_view())
 
 
-def _joined(tables: Tables, program: Program, source: str) -> str:
+def devices_view() -> str:
+    """Return the statement that numbers devices as questions do."""
+    return f"create view __devices as select (row_number() over ()) - 1 as {DEVICE}, * from hardware"
+
+
+def joined_facts(tables: Tables, program: Program, source: str) -> str:
     """Return the SELECT that gives each question its facts."""
     columns = ["q.*"]
     columns += [f'm."{n}"' for n, _ in fact_columns(tables, "models") if n in program.inputs]
@@ -94,11 +107,11 @@ def program_ctes(tables: Tables, program: Program, joined: str, keep: str = "") 
     ``joined`` is the SELECT of questions with their facts; ``keep`` a column that the answers carry along.
     """
     ctes = [f"facts as ({joined})"]
-    last = _levels(ctes, "level", "facts", program.columns)
+    last = levels(ctes, "level", "facts", program.columns)
     kept = f", {keep}" if keep else ""
     if program.addends:
         last = _sums(ctes, program, last)
-        last = _levels(ctes, "total", last, program.on_sums)
+        last = levels(ctes, "total", last, program.on_sums)
     if not program.unfolds:
         rows = ",\n".join(_struct(i, r, program.dtypes) for i, r in enumerate(program.rows))
         ctes.append(f"every_row as (\nselect {ROW}{kept}, unnest([\n{rows}], recursive := true)\nfrom {last})")
@@ -106,7 +119,7 @@ def program_ctes(tables: Tables, program: Program, joined: str, keep: str = "") 
         return ctes
     broadcast = [*([keep] if keep else []), *(f'"{c}"' for c in program.broadcast)]
     ctes += _unfolded("row", program.rows, last, broadcast)
-    last = _levels(ctes, "row", "row_0", program.late)
+    last = levels(ctes, "row", "row_0", program.late)
     outputs = ",\n  ".join(_typed(n, program.dtypes[c]) + f' as "{c}"' for c, n in program.outputs.items())
     ctes.append(f"answers as (\nselect {ROW}{kept}, __nth,\n  {outputs}\nfrom {last})")
     return ctes
@@ -118,7 +131,7 @@ def _sums(ctes: list[str], program: Program, source: str) -> str:
     if added is None:
         return source
     ctes += _unfolded("addend", added.rows, source, [f'"{c}"' for c in added.broadcast()])
-    last = _levels(ctes, "addend", "addend_0", added.late)
+    last = levels(ctes, "addend", "addend_0", added.late)
     # an unknown addend makes the sum unknown, never smaller
     aggregates = {"SUM": "case when count(*) = count({0}) then sum({0}) end", "MAX": "max({0})"}
     sums = ",\n  ".join(f'{aggregates[f].format(sql(n))} as "{c}"' for c, (f, n) in added.sums.items())
@@ -156,7 +169,7 @@ def _slots(places: Iterable[int], column: str) -> str:
     return f"unnest(cast('[{','.join(map(str, places))}]' as integer[])) as \"{column}\""
 
 
-def _levels(ctes: list[str], prefix: str, source: str, columns: list[Column]) -> str:
+def levels(ctes: list[str], prefix: str, source: str, columns: list[Column]) -> str:
     """Add a common table expression per level of columns and return the last one's name."""
     for level, cells in enumerate(by_level(columns), start=1):
         text = ",\n  ".join(f'{sql(c.node)} as "{c.id}"' for c in cells)
@@ -179,35 +192,51 @@ def sql(node: Node) -> str:
     return to_sql(node, lambda n: f'"{n}"')
 
 
-def connect(tables: Tables, grid: str | None = None, query: str | None = None) -> duckdb.DuckDBPyConnection:
+def connect(
+    tables: Tables, grid: str | os.PathLike[str] | None = None, query: str | None = None
+) -> duckdb.DuckDBPyConnection:
     """Return a connection with every table, the ``scenarios`` to ask, and every view and macro over them.
 
     For one ``query`` only the views that it names are there, which takes less time.
     """
-    if grid is not None:
-        raise CalcError("grids come with a later version; connect() without one")
+    from calc.grid.views import GridViews
+
+    views = GridViews(tables, grid) if grid is not None else None
     connection = duckdb.connect(config=SETTINGS)
     _create_tables(connection, tables)
-    for table, key in (("models", "model_id"), ("hardware", "hardware_id")):
-        connection.execute(_spellings(table, key))
-    connection.execute(IN_SHORT)
-    columns = {n: SQL_TYPES[str(c["dtype"])] for n, c in scenario_columns(tables).items()} | {"workload_id": "varchar"}
-    connection.execute(f"create table __scenario_columns ({_fields(columns)})")
-    if query is None or {"what_helps", "technique_answers", "stage_answers"} & set(re.findall(r"\w+", query.lower())):
+    if query is None or FUNCTIONS & set(re.findall(r"\w+", query.lower())):
         from calc.stacks import create_functions
 
         create_functions(connection, tables)
-    _create_views(connection, tables, columns, query)
+    for view, statement in statements(tables, query, views):
+        if view is None:
+            connection.execute(statement)
+        else:
+            _create_view(connection, view, statement, views)
     return connection
 
 
-def _create_views(
-    connection: duckdb.DuckDBPyConnection, tables: Tables, columns: dict[str, str], query: str | None
-) -> None:
-    """Create ``scenarios``, and the views and macros over it: all, or those that a query rests on."""
+def statements(
+    tables: Tables, query: str | None = None, grid: GridViews | None = None
+) -> Iterator[tuple[str | None, str]]:
+    """Return what makes ``scenarios``, and the views and macros over it, of the tables: all, or those of a query.
+
+    Each is a statement, or the SELECT of the view that stands before it. Over a grid the scenarios are its questions,
+    and the view of its grain has what it holds.
+    """
+    for table, key in (("models", "model_id"), ("hardware", "hardware_id")):
+        yield None, _spellings(table, key)
+    yield None, IN_SHORT
+    columns = {n: SQL_TYPES[str(c["dtype"])] for n, c in scenario_columns(tables).items()} | {"workload_id": "varchar"}
+    yield None, f"create table __scenario_columns ({_fields(columns)})"
+    if grid:
+        yield None, "set parquet_metadata_cache = true"
+        yield None, f"create view {grid.rows_view} as {grid.rows()}"
     views = dict(sql_views(ROOT / "sql"))
-    every = f"select * from __scenario_columns union all by name ({views.pop('scenarios')})"
-    connection.execute(f"create table scenarios as {every}")
+    asked = grid.scenarios() if grid else views["scenarios"]
+    del views["scenarios"]
+    every = f"select * from __scenario_columns union all by name ({asked})"
+    yield None, f"create {'view' if grid else 'table'} scenarios as {every}"
     named = _named(query, views)
     grains = {
         view if title == "exact" else f"{title}_{view}": (title, by)
@@ -221,13 +250,35 @@ def _create_views(
     for name, (title, by) in grains.items():
         results = {c: SQL_TYPES[t] for c, t in shown_columns(tables, title, by).items()}
         nulls = ", ".join(f'null::{t} as "{c}"' for c, t in {**KEYS, **columns, **results}.items())
-        connection.execute(f"create macro {name}_of(scenario_table) as table select {nulls} where false")
-        connection.execute(f"create view {name} as from {name}_of('scenarios')")
-    for view, text in views.items():
-        connection.execute(f"create view {view} as {text}")
+        yield None, f"create macro {name}_of(scenario_table) as table select {nulls} where false"
+        yield None, f"create view {name} as from {name}_of('scenarios')"
+        if grid and grid.name == name:
+            # what views read that need more than the grid holds
+            yield None, f"create table {LIVE} as from {name}"
+            yield from ((None, table) for view in grid.stacks() for table in view.tables())
+            yield None, f"create or replace view {name} as {grid.results()}"
+    yield from views.items()
     for name, (title, by) in grains.items():
-        formulas = sheet_query(tables, title, by)
-        connection.execute(f"create or replace macro {name}_of(scenario_table) as table {formulas}")
+        yield None, f"create or replace macro {name}_of(scenario_table) as table {sheet_query(tables, title, by)}"
+
+
+def _create_view(connection: duckdb.DuckDBPyConnection, view: str, text: str, grid: GridViews | None) -> None:
+    try:
+        connection.execute(f"create view {view} as {text}")
+    except duckdb.BinderException as error:
+        if grid is None:
+            raise
+        missing = re.search(r'"(\w+)" not found|column named "(\w+)"|column "(\w+)"', str(error))
+        column = next((g for g in missing.groups() if g), "a column") if missing else "a column"
+        reason = f"view {view} needs {column}, which this grid does not hold: name it in columns and build it again"
+        shown = re.sub(rf"\b{grid.name}\b", LIVE, text)
+        try:
+            schema = connection.sql(f"describe {shown}").fetchall()
+        except duckdb.BinderException:
+            schema = [("reason", "varchar")]
+            reason = f"view {view} asks the table scenarios of live answers: connect without a grid"
+        nothing = ", ".join(f"cast(error('{reason}') as {row[1]}) as \"{row[0]}\"" for row in schema)
+        connection.execute(f"create view {view} as select {nothing} where error('{reason}') is not null")
 
 
 def _named(query: str | None, views: dict[str, str]) -> set[str]:
@@ -263,6 +314,7 @@ def _spellings(table: str, key: str) -> str:
     )
 
 
+@lru_cache(maxsize=64)
 def sheet_query(tables: Tables, title: str, by: str) -> str:
     """Return the SELECT of one grain of one sheet over ``query_table(scenario_table)``, self-contained."""
     found = shown_columns(tables, title, by)
@@ -312,7 +364,7 @@ select * replace ({{
   'device_id': device_id,
   'asked': __asked}} as __asked)
 from canonical)"""
-    ctes = [questions, *program_ctes(tables, program, _joined(tables, program, QUESTIONS), "__asked")]
+    ctes = [questions, *program_ctes(tables, program, joined_facts(tables, program, QUESTIONS), "__asked")]
     keys = ", ".join(f"__asked.{k}" for k in KEYS)
     results = ", ".join(f'"{c}"' for c in found)
     return f"with {', '.join(ctes)} select {keys}, unnest(__asked.asked), {results} from answers order by {ROW}, __nth"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import polars as pl
 from polars.io.plugins import register_io_source
 
@@ -65,12 +66,13 @@ def evaluate(
         asked = scenarios.lazy().select(keys).collect()
         left = n_rows
         for first, batch in questions.batches(UNFOLDED_BATCH_ROWS if by == "operator" else BATCH_ROWS):
-            programs = _programs(tables, sheets, by, columns, batch)
+            programs = programs_of(tables, sheets, by, columns, batch)
             frame, rows = answer(tables, batch, with_companions(tables, sheet, programs, answer))
             if keys:
-                if rows is None:
+                mine = asked.slice(first, batch.height)
+                if rows is None and frame.height > batch.height:
                     rows = pl.int_range(frame.height, eager=True) // (frame.height // batch.height)
-                frame = pl.concat([asked.slice(first, batch.height)[rows], frame], how="horizontal")
+                frame = pl.concat([mine if rows is None else mine[rows], frame], how="horizontal")
             frame = frame.select(wanted)
             if predicate is not None:
                 frame = frame.filter(predicate)
@@ -83,17 +85,25 @@ def evaluate(
     return register_io_source(source, schema={**own, **found}, validate_schema=False, is_pure=True)
 
 
-def _programs(
-    tables: Tables, sheets: dict[tuple[str, ...], Sheet], by: str, columns: tuple[str, ...], questions: Questions
+def programs_of(
+    tables: Tables,
+    sheets: dict[tuple[str, ...], Sheet],
+    by: str,
+    columns: tuple[str, ...],
+    questions: Questions,
+    form: str | None = None,
 ) -> Programs:
-    """Return the questions in groups that one program answers, each with its program."""
-    wide = questions.height > SMALL_ROWS
+    """Return the questions in groups that one program answers, each with its program.
+
+    Without a ``form`` the programs have the one that costs Polars the least.
+    """
+    fitting = "summed" if questions.height <= SMALL_ROWS else "wide" if questions.places is not None else "ridged"
     found = []
     for stack, bound, mine in questions.groups():
         sheet = sheets[stack].compiled_as
         stages = sheet.stages_read(columns) if by == "serving" else STAGES
         for shape, part in shaped(tables, sheet.shaped_as, bound, stages, mine):
-            found.append((part, compiled(tables, sheet, by, columns, bound, shape, wide)))
+            found.append((part, compiled(tables, sheet, by, columns, bound, shape, form or fitting)))
     return found
 
 
@@ -118,7 +128,7 @@ def answers(
     sheets = {stack: load_companion_sheet(tables, sheet, stack, own) for stack, _, _ in questions.groups()}
     scope = load_sheet(tables, sheet).serving_scope()
     known = tuple(c for c in columns if scope.find(c) is not None)
-    return (engine or answer)(tables, questions, _programs(tables, sheets, "serving", known, questions))[0]
+    return (engine or answer)(tables, questions, programs_of(tables, sheets, "serving", known, questions))[0]
 
 
 def _engine(title: str) -> Engine:
@@ -135,7 +145,7 @@ def answer(tables: Tables, batch: Questions, programs: Programs) -> tuple[pl.Dat
     """Return the results of a batch in the questions' order, and each result row's question where that is not plain."""
     found = plans(tables, programs)
     if not programs[0][1].unfolds:
-        return _wide_rows(found, batch.height)
+        return _wide_rows(found, batch)
     rows = collected((_operator_rows(program, points) for program, points in found), batch.height * OPERATORS)
     whole = pl.concat(rows).sort(ROW, maintain_order=True) if len(rows) > 1 else rows[0]
     return whole.drop(ROW), whole[ROW]
@@ -149,7 +159,7 @@ def _operator_rows(program: Program, points: pl.LazyFrame) -> pl.LazyFrame:
     return frame.select(ROW, *_values(program.outputs, program))
 
 
-def _wide_rows(plans: list[tuple[Program, pl.LazyFrame]], height: int) -> tuple[pl.DataFrame, pl.Series | None]:
+def _wide_rows(plans: list[tuple[Program, pl.LazyFrame]], batch: Questions) -> tuple[pl.DataFrame, pl.Series | None]:
     """Compute each question's result rows side by side, then put them below each other.
 
     A question may have fewer rows than others, an encoder has no decode: what is missing is filled, then left out.
@@ -160,15 +170,19 @@ def _wide_rows(plans: list[tuple[Program, pl.LazyFrame]], height: int) -> tuple[
     outputs, dtypes = programs[0].outputs, programs[0].dtypes
     labels = {c: said for c in outputs if (said := _row_labels(programs, c)) is not None}
     computed = [c for c in outputs if c not in labels]
-    wide = collected((points.select(ROW, *_wide_values(p, n, computed, is_even)) for p, points in plans), height)
-    found = pl.concat(wide).sort(ROW)
+    row = [] if batch.is_in_order and len(plans) == 1 and not programs[0].addends else [ROW]
+    wide = collected((points.select(*row, *_wide_values(p, n, computed, is_even)) for p, points in plans), batch.height)
+    found = pl.concat(wide).sort(ROW) if row else wide[0]
     nth = pl.int_range(n * found.height, dtype=pl.UInt32, eager=True).alias("__nth")
     below = pl.DataFrame([nth, *(_below(found, c, n) for c in computed)])
     if not is_even:
         below = below.filter(_below(found, GATE, n))
     nth = below["__nth"]
     known = [pl.Series(c, v, dtype=DTYPES[dtypes[c]]).gather(nth % n) for c, v in labels.items()]
-    return below.with_columns(known).select(*outputs), None if is_even else found[ROW].gather(nth // n)
+    if is_even:
+        return below.with_columns(known).select(*outputs), None
+    row_of = found[ROW] if row else pl.int_range(found.height, dtype=pl.UInt32, eager=True)
+    return below.with_columns(known).select(*outputs), row_of.gather(nth // n)
 
 
 def _row_labels(programs: list[Program], column: str) -> list[object] | None:
@@ -184,6 +198,9 @@ def _below(found: pl.DataFrame, column: str, n: int) -> pl.Series:
     """Return a column of each question's result rows, one below the other."""
     if n == 1:
         return found[f"0 {column}"].alias(column)
+    if found[f"0 {column}"].dtype == pl.Float64:
+        below = np.stack([found[f"{i} {column}"].to_numpy() for i in range(n)], axis=1).reshape(-1)
+        return pl.Series(column, below, nan_to_null=True)
     return found.select(pl.concat_arr(f"{i} {column}" for i in range(n)).explode().alias(column)).to_series()
 
 

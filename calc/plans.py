@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Literal
 
+import numpy as np
 import polars as pl
 
 from calc.expressions import expression, expressions
@@ -21,6 +22,7 @@ from calc.questions import CONFIGURATION, DEVICE, NTH, ROW, Questions
 from calc.results import Programs
 from calc.shapes import input_axes
 from calc.tables import FORMATS, Tables
+from calc.tiles import ridge_columns
 
 STREAMED_ROWS = 1 << 16
 GATE = "__gate"
@@ -58,7 +60,7 @@ def _facts(tables: Tables, questions: Questions, program: Program, formats: pl.L
         facts = facts.with_columns(expressions(level))
     computed = {c.id for level in program.levels("point") for c in level}
     known = set() if questions.places is None else set(questions.places.columns)
-    kept = program.carried - _on_device(tables, program) - computed - known
+    kept = (program.carried | program.weighed) - _on_device(tables, program) - computed - known
     return facts.select(CONFIGURATION, NTH_FORMATS, *sorted(kept))
 
 
@@ -70,7 +72,7 @@ def _devices(tables: Tables, questions: Questions, program: Program, formats: pl
     frame = devices.with_row_index(NTH).lazy().join(formats, how="cross")
     for level in program.levels("device"):
         frame = frame.with_columns(expressions(level))
-    kept = program.carried & _on_device(tables, program)
+    kept = (program.carried | program.weighed) & _on_device(tables, program)
     return frame.sort(NTH, NTH_FORMATS).select(DEVICE, NTH_FORMATS, *sorted(kept))
 
 
@@ -81,7 +83,7 @@ def _on_device(tables: Tables, program: Program) -> set[str]:
 
 def _points(questions: Questions, program: Program, facts: pl.DataFrame, devices: pl.DataFrame) -> pl.LazyFrame:
     if questions.places is None:
-        points = _tiled(questions, facts, devices)
+        points = _tiled(questions, program, facts, devices)
     else:
         places = questions.places.lazy().join(facts.lazy(), on=CONFIGURATION)
         points = places.join(devices.lazy(), on=[DEVICE, NTH_FORMATS])
@@ -90,16 +92,25 @@ def _points(questions: Questions, program: Program, facts: pl.DataFrame, devices
     return _with_sums(points, program)
 
 
-def _tiled(questions: Questions, facts: pl.DataFrame, devices: pl.DataFrame) -> pl.LazyFrame:
+def _tiled(questions: Questions, program: Program, facts: pl.DataFrame, devices: pl.DataFrame) -> pl.LazyFrame:
     """Return every configuration for every device of a grid.
 
     Facts of configurations are not copied: the rows of each device are another chunk of the same memory.
     """
+    # a join keeps no order, and rows are told apart by their places
+    facts = facts.sort(CONFIGURATION)
     n, n_formats = len(questions.devices), devices.height // len(questions.devices)
-    tiles = pl.concat([facts] * n, rechunk=False).lazy().with_columns((pl.row_index() // facts.height).alias(NTH))
-    place = (pl.col(NTH) * n_formats + pl.col(NTH_FORMATS)).alias(PLACE)
-    of_device = (pl.lit(devices[c]).gather(pl.col(PLACE)).alias(c) for c in devices.columns if c != NTH_FORMATS)
-    return tiles.with_columns(questions.row(), place).with_columns(of_device)
+    ridges = ridge_columns(program.ridges, facts, devices, NTH_FORMATS) if program.ridges else []
+    only_weighed = program.weighed - program.carried
+    facts, devices = facts.drop(only_weighed, strict=False), devices.drop(only_weighed, strict=False)
+    nth = np.arange(n, dtype=np.uint32)[:, None]
+    known = [pl.Series(PLACE, (nth * n_formats + facts[NTH_FORMATS].to_numpy()).reshape(-1)), *ridges]
+    if program.addends or program.unfolds or not questions.is_in_order:
+        known.append(questions.rows(facts[CONFIGURATION]))
+    tiles = pl.concat([facts] * n, rechunk=False).lazy().with_columns(known)
+    return tiles.with_columns(
+        pl.lit(devices[c]).gather(pl.col(PLACE)).alias(c) for c in devices.columns if c not in (NTH_FORMATS, DEVICE)
+    )
 
 
 def _with_sums(points: pl.LazyFrame, program: Program) -> pl.LazyFrame:

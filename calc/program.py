@@ -19,6 +19,7 @@ from calc.folding import replace
 from calc.formula import AGGREGATES, FALSE, TRUE, ZERO, Node, adds_up, is_literal, name, names, number
 from calc.scopes import Alias, Cell, Definition, Operator, Part, Scope
 from calc.sheet import LIVE, QUANTITIES, Sheet, constant_value
+from calc.tiles import Ridge
 
 LABELS = ("stage", "part", "operator", "kind", "class", "runs_on", "exchange")
 """What names an operator's row; the other fields are numbers."""
@@ -106,20 +107,25 @@ class Program:
         unfolds: bool = False,
         addends: Addends | None = None,
         on_sums: Sequence[Column] = (),
+        ridges: Sequence[Ridge] = (),
     ) -> None:
         self.columns, self.rows, self.late, self.outputs = columns, rows, late, outputs
-        self.addends, self.on_sums = addends, list(on_sums)
+        self.addends, self.on_sums, self.ridges = addends, list(on_sums), list(ridges)
         self.unfolds = unfolds
         """The rows are conditional, and outputs are read off them; else the outputs are the rows' own values."""
         self.dtypes: dict[str, str] = {}
         # a result may bear the name of the input that it shows; only what is unfolded reads fields of rows
         own = {c.id for c in [*columns, *late, *on_sums]} | {f for r in rows for f in r.values if unfolds}
+        own |= {r.id for r in ridges}
         early = [c.node for c in [*columns, *on_sums]] + [n for r in rows for n in (r.gate, *r.values.values())]
         after = [c.node for c in late] + list(outputs.values())
         if addends:
             own |= {c.id for c in addends.late} | {f for r in addends.rows for f in r.values} | set(addends.sums)
             early += addends.before() + addends.after()
-        self.inputs = {n for node in early + after for n in names(node)} - own
+        self.weighed = {n for r in ridges for n in r.reads()}
+        """What sums of rooflines read of configurations and of devices."""
+        self.inputs = {n for node in early + after for n in names(node)} | self.weighed
+        self.inputs -= own
         """Every name that is read and that no column computes."""
         fields = {f for r in rows for f in r.values}
         self.broadcast = sorted(
@@ -130,7 +136,7 @@ class Program:
         points += [n for r in rows for n in (r.gate, *r.values.values())] + [c.node for c in on_sums]
         points += [name(n) for n in addends.broadcast()] + addends.before() if addends else []
         self.carried = {n for node in points for n in names(node)} | set(self.broadcast)
-        self.carried -= {c.id for c in on_sums} | set(addends.sums if addends else ())
+        self.carried -= {c.id for c in on_sums} | {r.id for r in ridges} | set(addends.sums if addends else ())
         """What is read on the rows of points."""
 
     def levels(self, *where: str) -> list[list[Column]]:
@@ -319,14 +325,24 @@ class Compiler:
     def _axes(self, read: str) -> Axis:
         return self._by_id[read].axes if read in self._by_id else self.axes.get(read, Axis.QUESTION)
 
+    def rewrite(self, nodes: Mapping[str, Node]) -> None:
+        """Give columns other formulas of the same value."""
+        for column, node in nodes.items():
+            self._by_id[column].node = node
+
     def needed(self, wanted: set[str]) -> list[Column]:
         """Return the columns that the wanted names rest on, in order."""
-        kept: list[Column] = []
-        for column in reversed(self._by_id.values()):
-            if column.id in wanted:
-                kept.append(column)
-                wanted = wanted | names(column.node)
-        return kept[::-1]
+        found: dict[str, Column] = {}
+
+        def visit(read: str) -> None:
+            if read in self._by_id and read not in found:
+                for inner in sorted(names(self._by_id[read].node)):
+                    visit(inner)
+                found[read] = self._by_id[read]
+
+        for read in sorted(wanted):
+            visit(read)
+        return list(found.values())
 
 
 def _added(left: Node, right: Node) -> Node:

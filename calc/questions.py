@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+import numpy as np
 import polars as pl
 
+from calc.axes import axes_of, configurations_of, grid_run, remember
 from calc.errors import ScenarioError, closest, closest_names
-from calc.grids import axes_of, configurations_of, grid_run, remember
 from calc.tables import FORMATS, Tables, spellings
 
 SHORT = {"model": "model_id", "hardware": "hardware_id", "workload": "workload_id"}
@@ -91,6 +92,18 @@ class Questions:
         )
         return own.join(device, how="cross").select(self.row(), CONFIGURATION, DEVICE)
 
+    @property
+    def is_in_order(self) -> bool:
+        """Tell whether rows are a grid's: all configurations for the first device, then for the second, and so on."""
+        return self.places is None and self.run == self.configurations.height
+
+    def rows(self, configurations: pl.Series) -> pl.Series:
+        """Return the row of each question of a grid: configurations as they come, for one device after the other."""
+        configuration = configurations.to_numpy().astype(np.int64)
+        first = configuration // self.run * (self.run * len(self.devices)) + configuration % self.run
+        found = np.arange(len(self.devices))[:, None] * self.run + first
+        return pl.Series(ROW, found.reshape(-1).astype(np.uint32))
+
     def row(self) -> pl.Expr:
         """Return the row of a grid that asks ``__configuration`` of its ``__nth_device``."""
         configuration, period = pl.col(CONFIGURATION).cast(pl.Int64), self.run * len(self.devices)
@@ -155,6 +168,12 @@ def scenario_columns(tables: Tables) -> dict[str, Mapping[str, object]]:
     return found
 
 
+def defaults(tables: Tables) -> dict[str, float]:
+    """Return what an absent number of a question means."""
+    numbers = [c for c, rule in scenario_columns(tables).items() if rule["dtype"] == "number"]
+    return {c: d for c in numbers if (d := _default(tables, c)) is not None}
+
+
 def model_parameters(tables: Tables) -> dict[str, str]:
     """Return the parameters that name a further model, each with the one that an absent value means."""
     named = tables["parameters"].select("parameter", "default_model_id").drop_nulls()
@@ -205,11 +224,11 @@ def prepare(tables: Tables, frame: pl.DataFrame | pl.LazyFrame, results: Iterabl
 
 def _canonical(tables: Tables, distinct: pl.DataFrame, known: Mapping[str, Mapping[str, object]]) -> pl.DataFrame:
     made = {c: _numbers(distinct, c, known[c], _default(tables, c)) for c in known if known[c]["dtype"] == "number"}
-    made["model_id"] = _identifiers(tables, distinct, "model_id")
+    made["model_id"] = canonical(tables, distinct, "model_id")
     for column, default in model_parameters(tables).items():
         if column in distinct.columns:
             filled = distinct.select(pl.col(column).cast(pl.String).fill_null(default))
-            made[column] = _identifiers(tables, filled, column)
+            made[column] = canonical(tables, filled, column)
         else:
             made[column] = pl.lit(default)
     made["attention"] = _choice(distinct, "attention", list(ATTENTIONS), ATTENTIONS[0])
@@ -221,9 +240,9 @@ def _canonical(tables: Tables, distinct: pl.DataFrame, known: Mapping[str, Mappi
 
 def _devices(tables: Tables, given: pl.Series) -> pl.Series:
     unique = given.cast(pl.String).unique()
-    canonical = _identifiers(tables, unique.to_frame("hardware_id"), "hardware_id").to_list()
+    spelled = canonical(tables, unique.to_frame("hardware_id"), "hardware_id").to_list()
     places = {h: i for i, h in enumerate(tables["hardware"]["hardware_id"].to_list())}
-    return given.cast(pl.String).replace_strict(unique, [places[h] for h in canonical], return_dtype=pl.UInt32)
+    return given.cast(pl.String).replace_strict(unique, [places[h] for h in spelled], return_dtype=pl.UInt32)
 
 
 def stack_of(text: str | None) -> tuple[str, ...]:
@@ -271,7 +290,8 @@ def _numbers(
     return values.fill_null(default) if given.null_count() else values
 
 
-def _identifiers(tables: Tables, asked: pl.DataFrame, column: str) -> pl.Series:
+def canonical(tables: Tables, asked: pl.DataFrame, column: str) -> pl.Series:
+    """Return a column of ids as the tables spell them; raises ScenarioError for one that is unknown."""
     table = IDS.get(column, "models")
     rows = tables[table].select(pl.first(), "aliases").iter_rows()
     spelled = {s: row[0] for row in rows for s in spellings(*row)}

@@ -8,6 +8,7 @@ from calc.errors import CalcError
 from calc.formula import literal
 from calc.program import GRAINS, Compiler, Program
 from calc.questions import Bound, Questions
+from calc.ridges import ridged_program
 from calc.shapes import Shape, input_axes
 from calc.sheet import Sheet
 from calc.summing import SummingCompiler
@@ -35,16 +36,19 @@ def compiled(
     columns: tuple[str, ...],
     bound: Bound = (),
     shape: Shape | None = None,
-    wide: bool = False,
+    form: str = "summed",
 ) -> Program:
     """Return the program that gives some result columns; raises SheetError for a cell that cannot be.
 
     Where all questions say the same (``bound``) and all models have the same ``shape``, the operators that they do
-    not have vanish from the program. ``wide`` writes sums over operators out, for many questions at once.
+    not have vanish from the program. The ``form`` says what becomes of sums over operators: ``summed`` on their
+    rows, for few questions; ``wide``, written out, for many; ``ridged``, by ridge points, for grids.
     """
     said = {n: literal(v) for n, v in bound}
     decided = shape.decided if shape else None
-    if wide or by == "operator":
+    if form == "ridged" and by != "operator":
+        program = ridged_program(Compiler(sheet, input_axes(tables), said, decided), by, list(columns))
+    elif form == "wide" or by == "operator":
         program = GRAINS[by][1](Compiler(sheet, input_axes(tables), said, decided), list(columns))
     else:
         program = SummingCompiler(sheet, input_axes(tables), said, decided).summed_program(by, list(columns))
