@@ -30,7 +30,11 @@ def test_readme_commands_run(run: Run, command: str, tmp_path: Path) -> None:
     (here / "config.json").write_text(CONFIG, encoding="utf-8")
     if "mine.csv" in command:
         assert run("import", "config.json", "--id", "me/mine", "--save", "mine.csv").returncode == 0
-    done = run(*[w.replace("sql/survey", str(ROOT / "sql/survey")) for w in shlex.split(command)])
+    if ("grid" in command.split() and "demo" not in command) or "--grid" in command:
+        assert run("grid", "demo", "--out", "grid").returncode == 0
+    done = run(
+        *[w.replace("sql/", str(ROOT / "sql") + "/") if w.startswith("sql/") else w for w in shlex.split(command)]
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout or list((tmp_path / "cwd").iterdir())
 
@@ -111,7 +115,11 @@ def connection() -> duckdb.DuckDBPyConnection:
     return made
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "sql").rglob("*.sql")), ids=lambda p: p.stem)
+SQL_FILES = sorted(p for p in (ROOT / "sql").rglob("*.sql") if p.parent.name != "cookbook")
+"""Questions of the cookbook are asked of a grid: tests/test_cookbook.py."""
+
+
+@pytest.mark.parametrize("path", SQL_FILES, ids=lambda p: p.stem)
 def test_sql_files(path: Path, connection: duckdb.DuckDBPyConnection) -> None:
     """One SELECT; its header says its name and sentence, its grain, which is unique, and what it reads."""
     text = path.read_text(encoding="utf-8")

@@ -98,7 +98,7 @@ def test_no_model_or_device_is_named_in_code() -> None:
     """Families and devices are rows: the package's code names none of them (a page may open on an example)."""
     names = [m.rpartition("/")[2].lower() for m in calc.models()["model_id"]]
     names += [h.lower() for h in calc.hardware()["hardware_id"]] + ["llama", "mistral", "gptj", "chatglm", "opt-"]
-    for path in [ROOT / "app.py", *(ROOT / "calc").glob("*.py")]:
+    for path in [ROOT / "app.py", *(ROOT / "calc").glob("*.py"), *(ROOT / "calc" / "grid").glob("*.py")]:
         code = "\n".join(line for line in path.read_text(encoding="utf-8").splitlines() if "calc.analyze(" not in line)
         body = code.split('"""', 2)[-1].lower().replace("llm_viewer", "")
         assert not [n for n in names if n in body], path

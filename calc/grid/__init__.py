@@ -1,0 +1,1 @@
+"""Grids: specs, files and the SQL over them."""

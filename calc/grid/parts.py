@@ -1,0 +1,336 @@
+"""The parts of a grid: which questions each file answers, what its content rests on, and its rows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any
+from urllib.parse import quote
+
+import polars as pl
+
+import calc
+from calc.axes import remember
+from calc.errors import CalcError
+from calc.evaluation import evaluate
+from calc.expressions import expression
+from calc.formula import Node, names
+from calc.grid.derive import Derivation, derivation
+from calc.grid.spec import Spec, condition_inputs
+from calc.loading import load_sheet
+from calc.questions import ATTENTIONS, DEGREES, defaults, model_parameters, scenario_columns, scenarios, stack_of
+from calc.results import result_columns
+from calc.tables import Tables
+
+FORMAT = 1
+"""Of the dataset and its manifest."""
+ROWS = {"serving": 1 << 19, "stage": 1 << 18, "operator": 1 << 13}
+"""Questions of a part, at most: so many are held in memory at once."""
+SIZES = ("workload_id", "input_len", "output_len", "cached_len")
+"""What a question says of its sequences: files are in their order."""
+MIXED = ("technique", "attention", *DEGREES)
+"""Columns that tell which formulas answer a question: a part asks those of one kind after the other."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file: a model's questions from the ``first`` on, for every device."""
+
+    model_id: str
+    nth: int
+    first: int
+    n: int
+
+    @property
+    def path(self) -> str:
+        """Return its place in the dataset: the model is the folder's name, as in every hive-partitioned dataset."""
+        return f"model_id={quote(self.model_id, safe='')}/part-{self.nth:05}.parquet"
+
+
+class Plan:
+    """Everything that the parts of one grid have in common."""
+
+    def __init__(self, tables: Tables, spec: Spec) -> None:
+        self.tables, self.spec = tables, spec
+        self._conditions = _Conditions(tables, spec)
+        self._asked = spec.asked(tables)
+        self._orders: dict[tuple[int, int, int], pl.Series] = {}
+        self._texts = {c for c, r in scenario_columns(tables).items() if r["dtype"] == "text"} | {"workload_id"}
+        self.keys = [c for c in self._asked if c != "model_id"]
+        """Scenario columns of the files, which do not hold the model."""
+
+    @cached_property
+    def configurations(self) -> pl.DataFrame:
+        """Return every question but for model and device."""
+        axes = {c: list(v) for c, v in self.spec.axes.items() if c not in ("model_id", "hardware_id")}
+        found = scenarios(self.tables, **axes).collect() if axes else pl.DataFrame({"batch": [1]})
+        return self._conditions.of_configurations(found.with_columns(_compact(c, self._texts) for c in found))
+
+    @cached_property
+    def devices(self) -> pl.DataFrame:
+        """Return the devices."""
+        ids = [str(h) for h in self.spec.axes["hardware_id"]]
+        found = self._conditions.of_devices(pl.DataFrame({"hardware_id": ids}))
+        return found.with_columns(pl.col("hardware_id").cast(pl.Enum(ids)))
+
+    @cached_property
+    def stored(self) -> tuple[str, ...]:
+        """Return the results that the files hold: those that do not follow from others, for any technique."""
+        held = {c for s in self.stacks for c in self.derivation(s).stored}
+        return tuple(c for c in self.spec.columns if c in held)
+
+    def derivation(self, stack: tuple[str, ...]) -> Derivation:
+        """Return what the files hold of questions with some techniques, and how the rest follows from it."""
+        absent = {"attention": ATTENTIONS[0], **defaults(self.tables)}
+        bound = tuple((c, v) for c, v in absent.items() if c not in self._asked)
+        spec = self.spec
+        return derivation(self.tables, load_sheet(self.tables, spec.sheet, stack), spec.by, spec.columns, bound)
+
+    @cached_property
+    def stacks(self) -> list[tuple[str, ...]]:
+        """Return the techniques that its questions name, each stack once."""
+        asked = self.spec.axes.get("technique", (None,))
+        return list(dict.fromkeys(stack_of(None if t is None else str(t)) for t in asked))
+
+    def parts(self) -> list[Part]:
+        """Return the parts in order."""
+        found = []
+        largest = ROWS[self.spec.by]
+        for model in self.spec.models():
+            if self.spec.rows is None:
+                height, step = self.configurations.height, max(largest // max(self.devices.height, 1), 1)
+            else:
+                height, step = self._rows_of(model).height, largest
+            found += [Part(model, i, a, min(step, height - a)) for i, a in enumerate(range(0, height, step))]
+        if not found:
+            raise CalcError("no question keeps where; the grid would be empty")
+        return found
+
+    def _rows_of(self, model: str) -> pl.DataFrame:
+        rows = self.spec.rows
+        return rows.filter(model_id=model) if rows is not None else pl.DataFrame()
+
+    def questions(self, part: Part) -> int:
+        """Return how many questions a part asks, before ``where`` leaves some out."""
+        return part.n * (self.devices.height if self.spec.rows is None else 1)
+
+    def hash(self, part: Part) -> str:
+        """Return a hash of everything that a part's content rests on: facts, formulas, questions, version."""
+        if self.spec.rows is None:
+            asked = _digest(self.configurations.slice(part.first, part.n))
+        else:
+            asked = _digest(self._rows_of(part.model_id).slice(part.first, part.n))
+        model = _digest(self.tables["models"].filter(model_id=part.model_id))
+        return _hash([*self._alike, model, asked])
+
+    @cached_property
+    def _alike(self) -> list[object]:
+        spec, facts = self.spec, self.facts()
+        tables = ("hardware", "formats", "precisions", "parameters")
+        found = [FORMAT, calc.__version__, spec.by, self.stored, str(spec.where), *self.sheets().values()]
+        found += [self._device_ids(), *(facts[t] for t in tables)]
+        if any(self.stacks) and model_parameters(self.tables):
+            # a technique may ask a further model
+            found.append(_digest(self.tables["models"]))
+        return found
+
+    def described(self) -> dict[str, Any]:
+        """Return what a manifest says of a grid but its parts."""
+        return {
+            "format": FORMAT,
+            "versions": {"calc": calc.__version__, "polars": pl.__version__, "python": platform.python_version()},
+            "spec": self.spec.described(),
+            "stored": list(self.stored),
+            "sheets": self.sheets(),
+            "facts": self.facts(),
+        }
+
+    def sheets(self) -> dict[str, str]:
+        """Return a hash of the formulas of each stack of techniques."""
+        sheets = {s: load_sheet(self.tables, self.spec.sheet, s) for s in self.stacks}
+        return {"+".join(s): _hash(sheet.rows) for s, sheet in sheets.items()}
+
+    @cache  # noqa: B019 - plans are few
+    def facts(self) -> dict[str, str]:
+        """Return a hash of the rows of each table of facts that answers rest on."""
+        found = {t: _digest(self.tables[t]) for t in ("formats", "precisions", "parameters")}
+        asked = {"models": self.spec.models(), "hardware": self._device_ids()}
+        for table, ids in asked.items():
+            found[table] = _digest(self.tables[table].filter(pl.first().is_in(ids)))
+        return found
+
+    def _device_ids(self) -> list[str]:
+        return [str(h) for h in self.spec.axes["hardware_id"]]
+
+    def rows(self, part: Part) -> pl.DataFrame:
+        """Return a part's rows: scenario columns and stored results, device by device."""
+        found = []
+        for asked in self.asked_by(part):
+            answers = evaluate(self.tables, asked, self.spec.by, self.spec.sheet)
+            kept = [*self.keys, *(c for c in self.wanted if c in answers.collect_schema())]
+            found.append(answers.select(kept).collect())
+        if not found:
+            empty = self._asked | {c: pl.Float64() for c in self.wanted}
+            found = [pl.DataFrame(schema={c: t for c, t in empty.items() if c != "model_id"})]
+        return self.finished(part, pl.concat(found, how="diagonal") if len(found) > 1 else found[0])
+
+    @cached_property
+    def wanted(self) -> list[str]:
+        """Return the results that a part is computed from: those that are stored, and what ``where`` reads."""
+        return [*self.stored, *(c for c in self._conditions.results if c not in self.stored)]
+
+    def finished(self, part: Part, rows: pl.DataFrame, is_in_order: bool = True) -> pl.DataFrame:
+        """Return a part's rows as its file holds them: those that ``where`` keeps, in order and types of every part.
+
+        Rows that are not ``is_in_order`` come from elsewhere, in any order.
+        """
+        whole = self._conditions.of_rows(rows, part.model_id)
+        kept = whole.select(*self.keys, *(c for c in self.stored if c in whole.columns))
+        if is_in_order:
+            return kept[self._order(part, kept)]
+        types = {c: t for c, t in self._types.items() if c in kept.columns}
+        return kept.cast(pl.Schema({**kept.schema, **types})).sort(
+            [c for c in self._sorted if c in kept.columns], maintain_order=True
+        )
+
+    @cached_property
+    def _sorted(self) -> list[str]:
+        first = [c for c in SIZES if c in self.keys]
+        return [*first, *(c for c in self.keys if c not in first)]
+
+    @cached_property
+    def _types(self) -> dict[str, pl.DataType]:
+        """Return the types of scenario columns in the files."""
+        if self.spec.rows is not None:
+            return {c: t for c, t in self.spec.rows.schema.items() if c in self.keys}
+        return {**self.configurations.schema, **self.devices.schema}
+
+    def _order(self, part: Part, rows: pl.DataFrame) -> pl.Series:
+        """Return the places of rows in the order of a file: by the sizes of a question, then by device.
+
+        Queries ask for a workload or a device: a reader skips the row groups of others.
+        """
+        known = (part.first, part.n, rows.height)
+        if known not in self._orders:
+            places = rows.select(self._sorted).with_row_index("__place")
+            order = places.sort(self._sorted, maintain_order=True)["__place"]
+            if not self._conditions.are_of_all:
+                return order
+            self._orders = {known: order}
+        return self._orders[known]
+
+    def asked_by(self, part: Part) -> Iterator[pl.LazyFrame]:
+        """Return a part's questions, those of one kind after the other, so that each answer is one program's."""
+        if self.spec.rows is not None:
+            yield self._rows_of(part.model_id).slice(part.first, part.n).lazy()
+            return
+        mine = self._conditions.of_model(self.configurations.slice(part.first, part.n), part.model_id)
+        kinds = [c for c in MIXED if c in mine.columns]
+        kind = [(pl.col(c) == 1).alias(c) if c in DEGREES else pl.col(c) for c in kinds]
+        keyed = mine.with_columns(pl.struct(kind).alias("__kind")) if kinds else mine
+        for group in keyed.partition_by("__kind", maintain_order=True, include_key=False) if kinds else [keyed]:
+            if group.height and self.devices.height:
+                axes = [pl.DataFrame({"model_id": [part.model_id]}), self.devices]
+                configured = [c for c in group.columns if c in self._asked]
+                axes += [group.select(configured)] if configured else []
+                frame = axes[0].lazy()
+                for axis in axes[1:]:
+                    frame = frame.join(axis.lazy(), how="cross", maintain_order="left_right")
+                remember(frame, axes)
+                yield frame
+
+
+class _Conditions:
+    """A spec's ``where``, each part of it at the least table that has what it reads."""
+
+    def __init__(self, tables: Tables, spec: Spec) -> None:
+        self._tables, self._spec = tables, spec
+        self._inputs = set(condition_inputs(tables, spec))
+        self._configured = set(spec.axes) - {"model_id", "hardware_id"}
+        if "workload_id" in spec.axes:
+            self._configured |= {"batch", "input_len", "output_len", "cached_len"}
+        self._models, self._devices = (set(tables[t].columns) for t in ("models", "hardware"))
+        self._terms = list(_terms(spec.where)) if spec.where else []
+        known = set(result_columns(tables, spec.by))
+        self.results = sorted({n for t in self._terms for n in names(t) if n in known and not self._is_early(t)})
+        """Results that it reads."""
+
+    @property
+    def are_of_all(self) -> bool:
+        """Tell whether the same questions are kept of every model."""
+        return self._spec.rows is None and all(self._reads(t) in ("configurations", "devices") for t in self._terms)
+
+    def _reads(self, term: Node) -> str:
+        read = names(term)
+        if self._spec.rows is None:
+            if read <= self._configured:
+                return "configurations"
+            if read <= self._devices:
+                return "devices"
+            if read <= self._configured | (self._models - self._devices):
+                return "models"
+        return "rows"
+
+    def _is_early(self, term: Node) -> bool:
+        return self._reads(term) != "rows"
+
+    def _kept(self, frame: pl.DataFrame, where: str) -> pl.DataFrame:
+        terms = [expression(t) for t in self._terms if self._reads(t) == where]
+        return frame.filter(*terms) if terms else frame
+
+    def of_configurations(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Return the configurations that are kept for any model and device."""
+        return self._kept(frame, "configurations")
+
+    def of_devices(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Return the devices that are kept for any question."""
+        facts = frame.join(self._tables["hardware"], on="hardware_id", how="left", maintain_order="left")
+        return self._kept(facts, "devices").select("hardware_id")
+
+    def of_model(self, frame: pl.DataFrame, model: str) -> pl.DataFrame:
+        """Return the configurations that are kept for a model on any device."""
+        facts = self._tables["models"].filter(model_id=model).drop(frame.columns, strict=False)
+        return self._kept(frame.join(facts, how="cross"), "models").select(frame.columns)
+
+    def of_rows(self, frame: pl.DataFrame, model: str) -> pl.DataFrame:
+        """Return the rows that are kept."""
+        terms = [t for t in self._terms if not self._is_early(t)]
+        if not terms:
+            return frame
+        read = {n for t in terms for n in names(t)} - set(frame.columns)
+        models = self._tables["models"].filter(model_id=model).select(sorted(read & self._models))
+        devices = self._tables["hardware"].select("hardware_id", *sorted(read & self._devices - {"hardware_id"}))
+        devices = devices.with_columns(pl.col("hardware_id").cast(frame["hardware_id"].dtype, strict=False)).drop_nulls(
+            "hardware_id"
+        )
+        facts = frame.join(models, how="cross") if models.width else frame
+        facts = facts.join(devices, on="hardware_id", how="left", maintain_order="left")
+        return facts.filter(*map(expression, terms)).select(frame.columns)
+
+
+def _terms(condition: Node) -> Iterator[Node]:
+    """Return the conditions that must all hold."""
+    if condition.kind == "call" and condition.value == "AND":
+        for child in condition.children:
+            yield from _terms(child)
+    else:
+        yield condition
+
+
+def _compact(column: pl.Series, texts: set[str]) -> pl.Series:
+    """Return a scenario column in the type that a file holds in the fewest bytes."""
+    if column.name in texts and column.dtype == pl.String:
+        return column.cast(pl.Enum(column.drop_nulls().unique(maintain_order=True)))
+    return column.cast(pl.Int32) if column.dtype == pl.Int64 else column
+
+
+def _hash(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _digest(frame: pl.DataFrame) -> str:
+    return hashlib.sha256(frame.write_csv().encode()).hexdigest()
