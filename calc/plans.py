@@ -40,7 +40,7 @@ def plans(tables: Tables, programs: Programs) -> list[tuple[Program, pl.LazyFram
         halves += [_facts(tables, questions, program, formats), _devices(tables, questions, program, formats)]
     found = collected(halves, max(questions.configurations.height for questions, _ in programs))
     return [
-        (program, _points(questions, program, facts, devices))
+        (program, _points(questions, program, facts, devices, is_whole=len(programs) == 1))
         for (questions, program), facts, devices in zip(programs, found[::2], found[1::2], strict=True)
     ]
 
@@ -81,9 +81,12 @@ def _on_device(tables: Tables, program: Program) -> set[str]:
     return hardware | {c.id for level in program.levels("device") for c in level}
 
 
-def _points(questions: Questions, program: Program, facts: pl.DataFrame, devices: pl.DataFrame) -> pl.LazyFrame:
+def _points(
+    questions: Questions, program: Program, facts: pl.DataFrame, devices: pl.DataFrame, is_whole: bool
+) -> pl.LazyFrame:
+    """Return a program's questions; where ``is_whole`` says that it answers all of them, rows in order need no number."""
     if questions.places is None:
-        points = _tiled(questions, program, facts, devices)
+        points = _tiled(questions, program, facts, devices, is_whole and questions.is_in_order)
     else:
         places = questions.places.lazy().join(facts.lazy(), on=CONFIGURATION)
         points = places.join(devices.lazy(), on=[DEVICE, NTH_FORMATS])
@@ -92,7 +95,9 @@ def _points(questions: Questions, program: Program, facts: pl.DataFrame, devices
     return _with_sums(points, program)
 
 
-def _tiled(questions: Questions, program: Program, facts: pl.DataFrame, devices: pl.DataFrame) -> pl.LazyFrame:
+def _tiled(
+    questions: Questions, program: Program, facts: pl.DataFrame, devices: pl.DataFrame, is_in_order: bool
+) -> pl.LazyFrame:
     """Return every configuration for every device of a grid.
 
     Facts of configurations are not copied: the rows of each device are another chunk of the same memory.
@@ -105,7 +110,7 @@ def _tiled(questions: Questions, program: Program, facts: pl.DataFrame, devices:
     facts, devices = facts.drop(only_weighed, strict=False), devices.drop(only_weighed, strict=False)
     nth = np.arange(n, dtype=np.uint32)[:, None]
     known = [pl.Series(PLACE, (nth * n_formats + facts[NTH_FORMATS].to_numpy()).reshape(-1)), *ridges]
-    if program.addends or program.unfolds or not questions.is_in_order:
+    if program.addends or program.unfolds or not is_in_order:
         known.append(questions.rows(facts[CONFIGURATION]))
     tiles = pl.concat([facts] * n, rechunk=False).lazy().with_columns(known)
     return tiles.with_columns(

@@ -168,3 +168,15 @@ def test_rows_keep_their_answers_however_their_facts_are_joined() -> None:
         for mine in alone:
             found = whole.filter(batch=mine["batch"][0])[column]
             assert ((found - mine[column]).abs() <= 1e-12 * mine[column]).all(), (by, mine["batch"][0])
+
+
+def test_models_of_several_shapes_in_one_grid_keep_their_rows() -> None:
+    """Each shape is another program, of one model or of several: the rows come back in the order asked."""
+    asked = calc.scenarios(model=["opt-125m", "llama-2-7b", "llama-3-8b"], hardware=["a100", "h100"],
+                           batch=list(range(1, 201)))  # fmt: skip
+    found = calc.evaluate(asked, by="serving").select("model_id", "hardware_id", "batch", "tpot_s").collect()
+    rows = asked.collect()
+    assert found.select(rows.columns).equals(rows)
+    for row in found.gather_every(151).iter_rows(named=True):
+        own = calc.evaluate(calc.scenarios(**{k.removesuffix("_id"): row[k] for k in rows.columns}), by="serving")
+        assert own.select("tpot_s").collect().item() == pytest.approx(row["tpot_s"], rel=1e-12)

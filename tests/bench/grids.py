@@ -50,9 +50,13 @@ def machine() -> str:
 
 
 def questions(n_models: int) -> pl.LazyFrame:
-    """Return dense models on every device at many sizes."""
+    """Return dense models at many sizes on every device whose peaks and bandwidth are known, as the loops need."""
+    devices = calc.hardware().filter(
+        pl.max_horizontal("fp16_ops_per_s", "bf16_ops_per_s", "fp32_ops_per_s").is_not_null(),
+        pl.col("memory_bandwidth_bytes_per_s").is_not_null(),
+    )
     return calc.scenarios(
-        model=dense_grid.dense()[:n_models], hardware=calc.hardware()["hardware_id"].to_list(),
+        model=dense_grid.dense()[:n_models], hardware=devices["hardware_id"].to_list(),
         precision=list(dense_grid.PRECISIONS), input_len=[200 * i for i in range(1, 31)],
         batch=[1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512],
     )  # fmt: skip
