@@ -84,7 +84,7 @@ def _on_device(tables: Tables, program: Program) -> set[str]:
 def _points(
     questions: Questions, program: Program, facts: pl.DataFrame, devices: pl.DataFrame, is_whole: bool
 ) -> pl.LazyFrame:
-    """Return a program's questions; where ``is_whole`` says that it answers all of them, rows in order need no number."""
+    """Return a program's questions; where ``is_whole`` says that these are all, rows in order need no number."""
     if questions.places is None:
         points = _tiled(questions, program, facts, devices, is_whole and questions.is_in_order)
     else:

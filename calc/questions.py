@@ -64,8 +64,11 @@ class Questions:
             yield first, Questions(places.height, mine, self.devices, self.run, places)
 
     def groups(self) -> list[tuple[tuple[str, ...], Bound, Questions]]:
-        """Return each stack of techniques, kind of attention and choice of degrees, with the questions that ask it."""
-        single = (pl.when(pl.col(d) == 1).then(pl.col(d)).alias(d) for d in DEGREES)
+        """Return each stack of techniques and kind of attention, with the questions that ask it.
+
+        A degree that none of them asks is bound too: its formulas vanish.
+        """
+        single = (pl.when((pl.col(d) == 1).all()).then(pl.col(d)).alias(d) for d in DEGREES)
         told = self.configurations.select(CONFIGURATION, "technique", "attention", *single)
         keys = told.columns[1:]
         found: dict[tuple[tuple[str, ...], Bound], list[tuple[object, ...]]] = {}

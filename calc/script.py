@@ -23,7 +23,8 @@ def script(tables: Tables) -> Iterator[str]:
     yield (
         f"-- The calculator, version {calc.__version__}: every table, formula and view.\n"
         "-- Run: duckdb calculator.db < calculator.sql\n"
-        f"-- Then ask: with asked as (select '{model}' as model_id, '{device}' as hardware_id) from serving_of('asked')\n"
+        f"-- Then ask: with asked as (select '{model}' as model_id, '{device}' as hardware_id) "
+        "from serving_of('asked')\n"
         "-- DuckDB 2.0 plans faster after: set disabled_optimizers = 'projection_placement'"
     )
     for table, frame in tables.frames.items():

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from os import cpu_count
 from typing import NamedTuple
 
 import numpy as np
@@ -87,7 +86,7 @@ def ridge_columns(
         for ridge in same:
             found[ridge.id][:, at] = tile.side(ridge.side)
 
-    with ThreadPoolExecutor(cpu_count()) as pool:
+    with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
         list(pool.map(compute, jobs))
     return [pl.Series(r, values.reshape(-1), nan_to_null=True) for r, values in found.items()]
 

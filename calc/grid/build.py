@@ -24,6 +24,12 @@ Compute = Callable[[Dataset, Plan, list[tuple[Part, str]], Progress | None], Non
 """Computes parts, each with the hash of what it rests on, and puts them in their places."""
 TOGETHER = 8
 """Parts that one worker computes before it says so: of models whose formulas are alike."""
+ALLOCATORS = {
+    "_RJEM_MALLOC_CONF": "dirty_decay_ms:60000,muzzy_decay_ms:60000",
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 32),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 32),
+}
+"""Settings of the allocators of Polars and NumPy for workers: they keep the memory of a part for the next one."""
 _at_work: tuple[Plan, Path]
 """What a worker computes, and where."""
 
@@ -98,13 +104,28 @@ def _compute(
     else:
         pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin, (plan, dataset.folder))
     try:
-        for future in as_completed([pool.submit(_parts, task) for task in tasks]):
+        # workers start with the first task; each has its share of the cores
+        with _environment({**ALLOCATORS, "POLARS_MAX_THREADS": str(max((os.cpu_count() or 1) // workers, 1))}):
+            futures = [pool.submit(_parts, task) for task in tasks]
+        for future in as_completed(futures):
             for aside, written in future.result():
                 dataset.place(aside, written)
                 dataset.save(is_due=False)
                 _told(progress, plan.questions(asked[written.path]))
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _environment(settings: dict[str, str]) -> Iterator[None]:
+    """Give processes that start meanwhile some settings, but where the user has set them."""
+    added = {k: v for k, v in settings.items() if k not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
 
 
 def _makes(plan: Plan) -> dict[str, str]:

@@ -22,7 +22,7 @@ from calc.formula import Node, names
 from calc.grid.derive import Derivation, derivation
 from calc.grid.spec import Spec, condition_inputs
 from calc.loading import load_sheet
-from calc.questions import ATTENTIONS, DEGREES, defaults, model_parameters, scenario_columns, scenarios, stack_of
+from calc.questions import ATTENTIONS, defaults, model_parameters, scenario_columns, scenarios, stack_of
 from calc.results import result_columns
 from calc.tables import Tables
 
@@ -32,7 +32,7 @@ ROWS = {"serving": 1 << 19, "stage": 1 << 18, "operator": 1 << 13}
 """Questions of a part, at most: so many are held in memory at once."""
 SIZES = ("workload_id", "input_len", "output_len", "cached_len")
 """What a question says of its sequences: files are in their order."""
-MIXED = ("technique", "attention", *DEGREES)
+MIXED = ("technique", "attention")
 """Columns that tell which formulas answer a question: a part asks those of one kind after the other."""
 
 
@@ -230,9 +230,7 @@ class Plan:
             return
         mine = self._conditions.of_model(self.configurations.slice(part.first, part.n), part.model_id)
         kinds = [c for c in MIXED if c in mine.columns]
-        kind = [(pl.col(c) == 1).alias(c) if c in DEGREES else pl.col(c) for c in kinds]
-        keyed = mine.with_columns(pl.struct(kind).alias("__kind")) if kinds else mine
-        for group in keyed.partition_by("__kind", maintain_order=True, include_key=False) if kinds else [keyed]:
+        for group in mine.partition_by(kinds, maintain_order=True) if kinds else [mine]:
             if group.height and self.devices.height:
                 axes = [pl.DataFrame({"model_id": [part.model_id]}), self.devices]
                 configured = [c for c in group.columns if c in self._asked]
