@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from calc.ui import calculator
+from calc.ui import calculator, deployments
 
 st.set_page_config(page_title="LLM inference roofline", page_icon="📐", layout="wide")
 
@@ -16,6 +16,13 @@ PAGES = [
         url_path="calculator",
         default=True,
         help="One model on one device: times, memory, the roofline with every operator, and the formula of every cell.",
+    ),
+    st.Page(
+        deployments.page,
+        title="Deployments",
+        icon=":material/table_chart:",
+        url_path="deployments",
+        help="The cheapest deployment of a model on each device within limits, asked of a grid.",
     ),
 ]
 

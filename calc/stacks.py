@@ -10,7 +10,7 @@ import duckdb
 import polars as pl
 import pyarrow as pa
 
-from calc.database import SQL_TYPES
+from calc.dialects import DUCKDB
 from calc.errors import CalcError
 from calc.evaluation import evaluate
 from calc.loading import load_sheet
@@ -49,7 +49,7 @@ def create_functions(connection: duckdb.DuckDBPyConnection, tables: Tables) -> N
         return _listed(_stages(tables, scenarios.to_pylist(), sheets.to_pylist()), stage)
 
     for function, takes, gives in ((technique_answers, "varchar[]", answer), (stage_answers, "varchar", stage)):
-        fields = ", ".join(f"{c} {SQL_TYPES[t]}" for c, t in gives.items())
+        fields = ", ".join(f"{c} {DUCKDB.type(t)}" for c, t in gives.items())
         connection.create_function(
             function.__name__,
             function,

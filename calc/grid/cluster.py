@@ -16,10 +16,10 @@ from uuid import uuid4
 import polars as pl
 
 from calc.companions import substituted
-from calc.database import joined_facts
+from calc.dialects import SPARK, joined_facts
 from calc.errors import CalcError
 from calc.evaluation import answer, programs_of, with_companions
-from calc.formula import Node, to_sql
+from calc.formula import Node
 from calc.grid.build import Compute, Progress
 from calc.grid.dataset import Dataset, Written, failing, write_aside
 from calc.grid.parts import Part, Plan
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 STAGING = ".spark"
 """Where executors write, in the dataset's folder: drivers and workers share it."""
 ASKED = "__asked_"
-SPARK_TYPES = {"number": "double", "boolean": "boolean", "text": "string"}
 SETTINGS = {
     # a formula that divides by nothing is unknown, not an error
     "spark.sql.ansi.enabled": "false",
@@ -145,7 +144,7 @@ class Job:
     def _answers(self, questions: Questions, program: Program, own: pl.DataFrame) -> DataFrame:
         view = f"questions_{uuid4().hex}"
         self._questions(questions, own.select(pl.all().name.prefix(ASKED))).createOrReplaceTempView(view)
-        facts = joined_facts(self._plan.tables, program, view).replace('"', "`")
+        facts = joined_facts(self._plan.tables, program, view, SPARK)
         frame = self._session.sql(facts)
         for level in by_level(program.columns):
             frame = frame.withColumns({c.id: _expr(c.node) for c in level})
@@ -154,7 +153,7 @@ class Job:
         for level in by_level(program.late):
             frame = frame.withColumns({c.id: _expr(c.node) for c in level})
         outputs = program.outputs if program.unfolds else {c: Node("name", c) for c in program.outputs}
-        found = [_expr(node).cast(SPARK_TYPES[program.dtypes[c]]).alias(c) for c, node in outputs.items()]
+        found = [_expr(node).cast(SPARK.type(program.dtypes[c])).alias(c) for c, node in outputs.items()]
         from pyspark.sql import functions
 
         return frame.select(*(functions.col(c).alias(c.removeprefix(ASKED)) for c in kept), *found)
@@ -173,21 +172,17 @@ class Job:
     def _unfolded(self, frame: DataFrame, program: Program, kept: list[str]) -> DataFrame:
         """Return a row for each result row that a question has."""
         carried = [*kept, *program.broadcast]
-        fields = ", ".join(_struct(row) for row in program.rows)
-        rows = frame.selectExpr(*(f"`{c}`" for c in carried), f"inline(array({fields}))")
+        every = SPARK.rows.format(",\n".join(_struct(row) for row in program.rows))
+        rows = frame.selectExpr(*map(SPARK.name, carried), every)
         return rows.where("__gate")
 
 
 def _struct(row: ResultRow) -> str:
     values = {"__gate": row.gate, **row.values}
-    return "named_struct(" + ", ".join(f"'{c}', {_text(n)}" for c, n in values.items()) + ")"
+    return SPARK.struct.format(", ".join(SPARK.field.format(c, SPARK.sql(n)) for c, n in values.items()))
 
 
 def _expr(node: Node):  # type: ignore[no-untyped-def]
     from pyspark.sql import functions
 
-    return functions.expr(_text(node))
-
-
-def _text(node: Node) -> str:
-    return to_sql(node, lambda n: f"`{n}`")
+    return functions.expr(SPARK.sql(node))

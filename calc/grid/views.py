@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from urllib.parse import unquote
 
-from calc.database import KEYS, QUESTION, SQL_TYPES, levels, sql
+from calc.dialects import DUCKDB, levels
 from calc.errors import CalcError
 from calc.formula import name
 from calc.grid.dataset import Dataset
@@ -16,6 +16,7 @@ from calc.inputs import fact_columns
 from calc.program import GRAINS, Axis, Column
 from calc.questions import defaults, scenario_columns
 from calc.results import result_columns
+from calc.sheet_queries import KEYS, QUESTION
 from calc.tables import FORMATS, Tables
 
 ROWS = "__grid"
@@ -181,8 +182,8 @@ class StackView:
         results = []
         for column, dtype in result_columns(self._tables, self._spec.by).items():
             if column in self._found.derived or column in self._stored:
-                text = sql(self._found.derived.get(column, name(f"{STORED}{column}")))
-                results.append(f'cast({text} as {SQL_TYPES[dtype]}) as "{column}"')
+                text = DUCKDB.sql(self._found.derived.get(column, name(f"{STORED}{column}")))
+                results.append(f'cast({text} as {DUCKDB.type(dtype)}) as "{column}"')
         shown = ",\n  ".join([*self._keys(), *self._questions(), *results])
         return "with " + ",\n".join(ctes) + f"\nselect\n  {shown}\nfrom {last}"
 
@@ -219,7 +220,7 @@ class StackView:
         return [f"cast({text} as {KEYS[key]}) as {key}" for key, text in keys.items()]
 
     def _questions(self) -> list[str]:
-        types = {n: SQL_TYPES[str(c["dtype"])] for n, c in scenario_columns(self._tables).items()}
+        types = {n: DUCKDB.type(str(c["dtype"])) for n, c in scenario_columns(self._tables).items()}
         types["workload_id"] = "varchar"
         return [f'cast({self._asked_or_null(c)} as {t}) as "{c}"' for c, t in types.items()]
 

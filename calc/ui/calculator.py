@@ -9,12 +9,13 @@ import polars as pl
 import streamlit as st
 
 from calc import charts
-from calc.display import SHORT, capacity, quantity, scaled
+from calc.display import capacity, quantity
 from calc.errors import CalcError
 from calc.ui import answers
 from calc.ui.answers import Place, Question, Word
 from calc.ui.formula_bar import formula_bar, go_to
 from calc.ui.question import choose
+from calc.ui.tables import as_read
 
 HEADLINES = ("ttft_s", "tpot_s", "e2e_s", "output_tokens_per_s", "weight_memory_bytes", "kv_cache_bytes")
 """Figures of the whole answer at the top. What a sheet does not have is left out."""
@@ -28,8 +29,6 @@ CELL_OF = {"all_s": "time_s", "share": "time_s", "stage": "time_s", "part": "tim
 """Columns of the table that are no cell of their own, and whose formula they show."""
 TABLE_HEIGHT = 430
 """Pixels: a click deep in the table leaves the formula bar in view."""
-SCALED = {"op", "byte", "s"}
-"""Units that a column of the table scales to its greatest value."""
 
 
 def page() -> None:
@@ -197,7 +196,6 @@ def _longest(operators: pl.DataFrame) -> Place | None:
 
 
 def _view(operators: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, Any]]:
-    """Return the table as it is read: one scale per column, which the header names."""
     words = answers.words("operators") | {
         "all_s": Word("Time, all", "s", "Time of all instances"),
         "share": Word("Share", "", "Part of the stage's time"),
@@ -206,28 +204,4 @@ def _view(operators: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, Any]]:
         c for c in ("operator", "stage", "part", "all_s", "share", "bound", "count", "time_s", "ops", "memory_bytes",
                     "arithmetic_intensity", "compute_format") if c in operators.columns
     ]  # fmt: skip
-    view, columns = operators.select(shown), dict[str, Any]()
-    for column in shown:
-        word = words[column]
-        if column == "share":
-            columns[column] = st.column_config.ProgressColumn(
-                word.label, help=word.description, format="percent", min_value=0.0, max_value=1.0
-            )
-        elif view.schema[column] == pl.String:
-            pinned = column == "operator"
-            columns[column] = st.column_config.TextColumn(word.label, help=word.description, pinned=pinned)
-        else:
-            factor, unit = _scale(view[column], word.unit)
-            view = view.with_columns(pl.col(column) / factor)
-            label = f"{word.label} ({unit})" if unit else word.label
-            columns[column] = st.column_config.NumberColumn(label, help=word.description, format="%.4g")
-    return view, columns
-
-
-def _scale(values: pl.Series, unit: str) -> tuple[float, str]:
-    """Return what to divide a column by so that its greatest value reads well, and the unit that then holds."""
-    greatest = values.abs().max()
-    if unit not in SCALED or not isinstance(greatest, int | float) or not greatest:
-        return 1.0, SHORT.get(unit, unit)
-    number, prefix = scaled(float(greatest), unit)
-    return greatest / number, prefix + SHORT.get(unit, unit)
+    return as_read(operators.select(shown), words, shares=("share",))
