@@ -38,15 +38,16 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    """Serve the dashboard on a free port and return where."""
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Serve the dashboard on a free port, as at its first start, and return where."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     where = f"http://127.0.0.1:{port}/"
     call = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless", "true", "--server.port", str(port),
             "--server.address", "127.0.0.1", "--server.fileWatcherType", "none"]  # fmt: skip
-    environment = {k: v for k, v in os.environ.items() if k != "CALC_DATA"}
+    environment = {k: v for k, v in os.environ.items() if k not in ("CALC_DATA", "CALC_GRID")}
+    environment["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
     server = subprocess.Popen(
         call, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -205,3 +206,16 @@ def test_a_click_on_a_precedent_follows_it(page: Page, url: str) -> None:
     expect(page.get_by_test_id("stCode").first).to_contain_text("compute_s = IF", timeout=PATIENCE_MS)
     page.locator(".st-key-back-0 button").click()
     expect(page.get_by_test_id("stCode").first).to_contain_text("time_s = IF", timeout=PATIENCE_MS)
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_grid_is_asked(browser: Browser, url: str, width: int) -> None:
+    """The second page builds its grid at the first visit, and its limits stand in the URL."""
+    page = browser.new_page(viewport={"width": width, "height": 1000})
+    page.goto(f"{url}deployments?grid_tpot_s=20")
+    expect(page.get_by_text("96,768 deployments, asked in")).to_be_visible(timeout=2 * PATIENCE_MS)
+    expect(page.locator(".dvn-scroller")).to_be_visible(timeout=PATIENCE_MS)
+    assert field(page, "grid_tpot_s") == "20" and page.get_by_test_id("stException").count() == 0
+    overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert overflow <= 0, "the page scrolls sideways"
+    page.close()

@@ -21,7 +21,7 @@ FOLDER = "CALC_GRID"
 """Environment variable: the grid that the page asks; without it the page builds the grid ``demo`` for itself."""
 LIMITS = {"ttft_s": 500, "tpot_s": 50}
 """What a first visit accepts, in milliseconds."""
-SHOWN = ("precision", "tp", "batch", "usd_per_million_output_tokens", "ttft_s", "tpot_s", "output_tokens_per_s")
+SHOWN = ("usd_per_million_output_tokens", "precision", "tp", "batch", "ttft_s", "tpot_s", "output_tokens_per_s")
 QUERY = f"""
 select name as device, {", ".join(SHOWN)}
 from serving join hardware using (hardware_id)
@@ -36,7 +36,7 @@ def page() -> None:
     """Draw the page."""
     st.header("Cheapest deployment on each device")
     try:
-        connection = _grid(answers.version())
+        connection = _grid(os.environ.get(FOLDER), answers.version())
     except CalcError as error:
         st.error(str(error), title="There is no grid to ask", icon=":material/error:")
         return
@@ -66,9 +66,8 @@ def page() -> None:
 
 
 @st.cache_resource(max_entries=2, show_spinner="Building the demo grid: some seconds, once")
-def _grid(version: Version) -> duckdb.DuckDBPyConnection:
-    """Return a connection over the grid, which is built where it is not there yet; raises CalcError."""
-    folder = os.environ.get(FOLDER)
+def _grid(folder: str | None, version: Version) -> duckdb.DuckDBPyConnection:
+    """Return a connection over a grid; where none is named it is built, but what is there. Raises CalcError."""
     if folder is None:
         folder = str(_cache() / "demo")
         calc.build_grid("demo", folder)
@@ -94,7 +93,7 @@ def _choose(connection: duckdb.DuckDBPyConnection) -> dict[str, Any] | None:
         for column, options in lists.items():
             found[column] = st.selectbox(
                 words[column].label, options, key=f"grid_{column}", bind="query-params", help=words[column].description,
-                format_func=lambda v: f"{v:,}" if isinstance(v, int) else str(v).rpartition("/")[2],
+                format_func=lambda v: f"{v:g}" if isinstance(v, float) else str(v).rpartition("/")[2],
             )  # fmt: skip
         for column, limit in LIMITS.items():
             found[column] = (
