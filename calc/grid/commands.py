@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from calc.grid.parts import Plan
 
 ENGINES = ("polars", "spark")
-MOST_WORKERS = 4
-"""Each takes some 400 MB."""
+MOST_WORKERS = 2
+"""Without ``--workers``: each takes up to 800 MB and shares the cores, so that a build stays below 2 GiB."""
 SMALL = 1_000_000
 """Questions: fewer are answered sooner than a second process has started."""
 
@@ -28,7 +28,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     grid.add_argument("spec", nargs="?", help="a TOML file, or a grid of data/grids: demo, catalogue, full")
     grid.add_argument("--out", metavar="DIR", required=True, help="the dataset's folder; what is there is gone on with")
     grid.add_argument("--check", action="store_true", help="check the dataset's files and ask a sample of it again")
-    grid.add_argument("--workers", type=int, metavar="N", help="processes; as many as cores, at most 4, if absent")
+    grid.add_argument("--workers", type=int, metavar="N", help="processes; at most 2 if absent; each takes up to 800 MB")
     grid.add_argument("--engine", default="polars", help="polars (default) or spark")
     grid.add_argument("--master", metavar="URL", help="Spark's master, such as spark://host:7077; local[*] if absent")
     grid.set_defaults(run=_grid)
