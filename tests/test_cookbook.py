@@ -97,6 +97,14 @@ def test_answers_follow_from_the_rows(connection: duckdb.DuckDBPyConnection) -> 
     beaten = [any(a >= c and b >= d and (a, b) != (c, d) for a, b in points) for c, d in points]
     wanted = sorted(p for p, is_beaten in zip(points, beaten, strict=True) if not is_beaten)
     assert sorted(front.select(axes).rows()) == wanted
+    everything = answer(connection, FOLDER / "pareto_of_everything.sql")
+    axes = ["usd_per_million_output_tokens", "tpot_s"]
+    fastest, wanted = float("inf"), []
+    for usd, tpot in priced.select(axes).drop_nulls().sort(axes).rows():
+        if tpot < fastest:
+            fastest = tpot
+            wanted.append((usd, tpot))
+    assert everything.select(axes).rows() == wanted and len(wanted) > 3
     limits = answer(connection, FOLDER / "what_limits.sql")
     assert limits.group_by("batch").agg(pl.col("share").sum())["share"].to_list() == pytest.approx([1.0] * 6)
 

@@ -104,6 +104,12 @@ def compiled_loop() -> Callable[[np.ndarray, np.ndarray], None] | None:
 def rates() -> None:
     """Print rates of the library and of both loops, and their ratios."""
     asked = questions(dense_grid.DENSE)
+    mixed = calc.scenarios(
+        model=calc.models()["model_id"].to_list(), hardware=calc.hardware()["hardware_id"].to_list(),
+        precision=["w16a16kv16", "w4a16kv4"], tp=[1, 4], input_len=[1024, 16384],
+        batch=[1, 16, 64, 256],
+    )  # fmt: skip
+    mixed_n = mixed.select(pl.len()).collect().item()
     frame = asked.collect().with_columns(pl.lit("flash").alias("attention"))
     frame = frame.select("model_id", "hardware_id", "batch", "input_len", "precision", "attention")
     n, sample = frame.height, frame.gather_every(97)
@@ -118,6 +124,10 @@ def rates() -> None:
     works: dict[str, tuple[int, Callable[[], object]]] = {
         "stage totals": (n, lambda: calc.evaluate(asked, by="stage").select(STAGE).collect()),
         "stage totals without bound": (n, lambda: calc.evaluate(asked, by="stage").select(STAGE[:3]).collect()),
+        "serving answers, every architecture": (
+            mixed_n,
+            lambda: calc.evaluate(mixed, by="serving").select(METRICS).collect(),
+        ),
         "serving answers": (n, lambda: calc.evaluate(asked, by="serving").select(METRICS).collect()),
         "plain loop, both stages": (len(rows), lambda: dense_grid.loop(rows)),
     }
@@ -200,6 +210,8 @@ def queries(folder: Path) -> None:
     connection.execute(f"set variable model_id = '{some}'")
     connection.execute("set variable input_len = 1024")
     asked("Pareto front, a model and a length", front)
+    connection.execute("set variable input_len = 128")
+    asked("Pareto front, all rows", (ROOT / "sql/cookbook/pareto_of_everything.sql").read_text())
     device = "hardware_id = 'nvidia_h100_sxm' and precision = 'w4a16kv16' and tp = 2 and batch = 16"
     asked(
         "one deployment",
@@ -217,10 +229,15 @@ def main() -> None:
     print(machine())
     rates()
     folder = options.out or Path(tempfile.mkdtemp())
-    for n_models in sorted({2, max(options.models // 10, 1), options.models}):
+    seconds_of: dict[int, float] = {}
+    for n_models in sorted({2, max(options.models // 10, 3), options.models}):
         rows, seconds, size, most = built(n_models, folder / f"grid_{n_models}")
+        seconds_of[rows] = seconds
         print(f"  written: {rows:11,} rows in {seconds:6.1f} s, {rows / seconds / 1e6:.2f} M/s, "
               f"{size:.2f} bytes per metric and row, {most:,.0f} MB in the largest process")  # fmt: skip
+    (_, first), (few, short), (many, long) = sorted(seconds_of.items())
+    print(f"  beyond the first {first:.1f} s (start and formulas): {(long - short) / (many - few) * 1e6:.2f} s a million rows, "
+          f"{(short - first) / (few - next(iter(sorted(seconds_of)))) * 1e6:.2f} s before")  # fmt: skip
     queries(folder / f"grid_{options.models}")
     if not options.keep:
         shutil.rmtree(folder)
