@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntFlag
-from functools import reduce
+from functools import cached_property, reduce
 from operator import or_
 
 from calc.errors import CalcError, SheetError, closest
@@ -139,9 +139,16 @@ class Program:
         self.carried -= {c.id for c in on_sums} | {r.id for r in ridges} | set(addends.sums if addends else ())
         """What is read on the rows of points."""
 
-    def levels(self, *where: str) -> list[list[Column]]:
+    def levels(self, where: str) -> list[list[Column]]:
         """Return the wide columns of formats, configurations, devices or points, level by level."""
-        return by_level([c for c in self.columns if c.where in where])
+        return self._levels.get(where, [])
+
+    @cached_property
+    def _levels(self) -> dict[str, list[list[Column]]]:
+        found: dict[str, list[Column]] = {}
+        for column in self.columns:
+            found.setdefault(column.where, []).append(column)
+        return {where: by_level(columns) for where, columns in found.items()}
 
 
 def by_level(columns: list[Column]) -> list[list[Column]]:

@@ -21,7 +21,8 @@ from calc.sheet import Sheet
 from calc.tables import FORMATS, Tables
 
 
-def input_axes(tables: Tables) -> dict[str, Axis]:
+@lru_cache(maxsize=16)
+def input_axes(tables: Tables) -> Mapping[str, Axis]:
     """Return what each input depends on, for the compiler; an input that is not listed belongs to the question."""
     axes = {n: Axis.DEVICE for n, _ in fact_columns(tables, "hardware")}
     axes |= {n: Axis.MODEL for n, _ in fact_columns(tables, "models")}

@@ -106,8 +106,8 @@ def rates() -> None:
     asked = questions(dense_grid.DENSE)
     mixed = calc.scenarios(
         model=calc.models()["model_id"].to_list(), hardware=calc.hardware()["hardware_id"].to_list(),
-        precision=["w16a16kv16", "w4a16kv4"], tp=[1, 4], input_len=[1024, 16384],
-        batch=[1, 16, 64, 256],
+        precision=["w16a16kv16", "w4a16kv4"], tp=[1, 4], input_len=[512, 1024, 4096, 16384],
+        batch=[1, 4, 16, 64, 256, 512],
     )  # fmt: skip
     mixed_n = mixed.select(pl.len()).collect().item()
     frame = asked.collect().with_columns(pl.lit("flash").alias("attention"))
@@ -229,6 +229,7 @@ def main() -> None:
     print(machine())
     rates()
     folder = options.out or Path(tempfile.mkdtemp())
+    folder.mkdir(parents=True, exist_ok=True)
     seconds_of: dict[int, float] = {}
     for n_models in sorted({2, max(options.models // 10, 3), options.models}):
         rows, seconds, size, most = built(n_models, folder / f"grid_{n_models}")
