@@ -201,7 +201,8 @@ def _below(found: pl.DataFrame, column: str, n: int) -> pl.Series:
     if found[f"0 {column}"].dtype == pl.Float64:
         below = np.stack([found[f"{i} {column}"].to_numpy() for i in range(n)], axis=1).reshape(-1)
         return pl.Series(column, below, nan_to_null=True)
-    return found.select(pl.concat_arr(f"{i} {column}" for i in range(n)).explode().alias(column)).to_series()
+    places = np.arange(n * found.height, dtype=np.uint32).reshape(n, -1).T.reshape(-1)
+    return pl.concat([found[f"{i} {column}"].alias(column) for i in range(n)], rechunk=True).gather(pl.Series(places))
 
 
 def _wide_values(program: Program, n: int, columns: list[str], is_even: bool) -> list[pl.Expr]:

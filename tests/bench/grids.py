@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import json
 import os
 import platform
 import resource
@@ -156,7 +157,7 @@ def built(n_models: int, out: Path) -> tuple[int, float, float, float]:
     spec = tomllib.loads((ROOT / "data/grids/full.toml").read_text())
     models = calc.models()["model_id"].gather_every(max(208 // n_models, 1)).head(n_models).to_list()
     lists = {**spec["axes"], "model": models}
-    text = f"columns = {spec['columns']}\n[axes]\n" + "".join(f"{k} = {_toml(v)}\n" for k, v in lists.items())
+    text = f"columns = {spec['columns']}\n[axes]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in lists.items())
     path = out.with_suffix(".toml")
     path.write_text(text)
     start = time.perf_counter()
@@ -171,10 +172,6 @@ def built(n_models: int, out: Path) -> tuple[int, float, float, float]:
     size = sum(p.bytes for p in dataset.parts.values())
     most = max(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, before) / 1e3
     return rows, seconds, size / rows / len(dataset.about["stored"]), most
-
-
-def _toml(value: object) -> str:
-    return str(value).replace("'", '"')
 
 
 QUERIES = {
