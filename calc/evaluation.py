@@ -7,6 +7,7 @@ arithmetic is the sheet's.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -30,7 +31,22 @@ UNFOLDED_BATCH_ROWS = 1 << 17
 SMALL_ROWS = 1000
 OPERATORS = 70
 """Rows of operators that a question has, more or less."""
-Engine = Callable[[Tables, Questions, Programs], tuple[pl.DataFrame, pl.Series | None]]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What answers the questions of a batch, each group by its program."""
+
+    answer: Callable[[Tables, Questions, Programs], tuple[pl.DataFrame, pl.Series | None]]
+    """Gives the results in the questions' order, and each result row's question where that is not plain."""
+    form_of_grids: str
+    """The form of programs over many questions that are a grid."""
+
+    def form(self, questions: Questions) -> str:
+        """Return the form of programs that costs the least for so many questions."""
+        if questions.height <= SMALL_ROWS:
+            return "summed"
+        return "wide" if questions.places is not None else self.form_of_grids
 
 
 def evaluate(
@@ -47,7 +63,7 @@ def evaluate(
     """
     results = result_columns(tables, by)
     questions = prepare(tables, scenarios, results)
-    answer = _engine(engine)
+    chosen = _engine(engine)
     sheets = {stack: load_sheet(tables, sheet, stack) for stack, _, _ in questions.groups()}
     questions = substituted(questions, sheets)
     scope = result_scope(next(iter(sheets.values()), load_sheet(tables, sheet)), by)
@@ -66,8 +82,8 @@ def evaluate(
         asked = scenarios.lazy().select(keys).collect()
         left = n_rows
         for first, batch in questions.batches(UNFOLDED_BATCH_ROWS if by == "operator" else BATCH_ROWS):
-            programs = programs_of(tables, sheets, by, columns, batch)
-            frame, rows = answer(tables, batch, with_companions(tables, sheet, programs, answer))
+            programs = programs_of(tables, sheets, by, columns, batch, chosen.form(batch))
+            frame, rows = chosen.answer(tables, batch, with_companions(tables, sheet, programs, chosen))
             if keys:
                 mine = asked.slice(first, batch.height)
                 if rows is None and frame.height > batch.height:
@@ -91,27 +107,23 @@ def programs_of(
     by: str,
     columns: tuple[str, ...],
     questions: Questions,
-    form: str | None = None,
+    form: str,
 ) -> Programs:
-    """Return the questions in groups that one program answers, each with its program.
-
-    Without a ``form`` the programs have the one that costs Polars the least.
-    """
-    fitting = "summed" if questions.height <= SMALL_ROWS else "wide" if questions.places is not None else "ridged"
+    """Return the questions in groups that one program answers, each with its program in a form."""
     found = []
     for stack, bound, mine in questions.groups():
         sheet = sheets[stack].compiled_as
         stages = sheet.stages_read(columns) if by == "serving" else STAGES
         for shape, part in shaped(tables, sheet.shaped_as, bound, stages, mine):
-            found.append((part, compiled(tables, sheet, by, columns, bound, shape, form or fitting)))
+            found.append((part, compiled(tables, sheet, by, columns, bound, shape, form)))
     return found
 
 
-def with_companions(tables: Tables, sheet: str, programs: Programs, answer: Engine) -> Programs:
+def with_companions(tables: Tables, sheet: str, programs: Programs, engine: Engine) -> Programs:
     """Return programs with their questions, which hold what they read of further models."""
 
     def answered(questions: Questions, columns: tuple[str, ...], own: str) -> pl.DataFrame:
-        return answers(tables, sheet, questions, columns, own, answer)
+        return answers(tables, sheet, questions, columns, own, engine)
 
     return [(accompanied(tables, asked, program.inputs, answered), program) for asked, program in programs]
 
@@ -128,16 +140,18 @@ def answers(
     sheets = {stack: load_companion_sheet(tables, sheet, stack, own) for stack, _, _ in questions.groups()}
     scope = load_sheet(tables, sheet).serving_scope()
     known = tuple(c for c in columns if scope.find(c) is not None)
-    return (engine or answer)(tables, questions, programs_of(tables, sheets, "serving", known, questions))[0]
+    engine = engine or POLARS
+    programs = programs_of(tables, sheets, "serving", known, questions, engine.form(questions))
+    return engine.answer(tables, questions, programs)[0]
 
 
 def _engine(title: str) -> Engine:
     if title == "polars":
-        return answer
+        return POLARS
     if title == "duckdb":
         from calc.database import answer as answer_duckdb
 
-        return answer_duckdb
+        return Engine(answer_duckdb, form_of_grids="wide")
     raise CalcError(f"unknown engine {title!r}; there are polars, duckdb")
 
 
@@ -149,6 +163,9 @@ def answer(tables: Tables, batch: Questions, programs: Programs) -> tuple[pl.Dat
     rows = collected((_operator_rows(program, points) for program, points in found), batch.height * OPERATORS)
     whole = pl.concat(rows).sort(ROW, maintain_order=True) if len(rows) > 1 else rows[0]
     return whole.drop(ROW), whole[ROW]
+
+
+POLARS = Engine(answer, form_of_grids="ridged")
 
 
 def _operator_rows(program: Program, points: pl.LazyFrame) -> pl.LazyFrame:

@@ -180,3 +180,16 @@ def test_models_of_several_shapes_in_one_grid_keep_their_rows() -> None:
     for row in found.gather_every(151).iter_rows(named=True):
         own = calc.evaluate(calc.scenarios(**{k.removesuffix("_id"): row[k] for k in rows.columns}), by="serving")
         assert own.select("tpot_s").collect().item() == pytest.approx(row["tpot_s"], rel=1e-12)
+
+
+def test_duckdb_answers_a_large_grid_too() -> None:
+    """It has no sums by ridge point: its programs are written out, and give the same."""
+    asked = calc.scenarios(model="llama-3-8b", hardware=["a100", "h100", "rtx-4090"], batch=list(range(1, 400)))
+    columns = ["ttft_s", "decode_s", "max_batch", "usd_per_million_output_tokens"]
+    found, wanted = (
+        calc.evaluate(asked, by="serving", engine=e).select(columns).collect() for e in ("duckdb", "polars")
+    )
+    assert wanted.height == 1197
+    for column in columns:
+        assert ((found[column] - wanted[column]).abs() <= 1e-12 * wanted[column].abs()).fill_null(True).all(), column
+        assert found[column].is_null().equals(wanted[column].is_null())

@@ -18,7 +18,7 @@ import polars as pl
 from calc.companions import substituted
 from calc.dialects import SPARK, joined_facts
 from calc.errors import CalcError
-from calc.evaluation import answer, programs_of, with_companions
+from calc.evaluation import POLARS, programs_of, with_companions
 from calc.formula import Node
 from calc.grid.build import Compute, Progress
 from calc.grid.dataset import Dataset, Written, failing, write_aside
@@ -138,7 +138,7 @@ class Job:
         columns = tuple(c for c in result_columns(tables, by) if c in plan.wanted)
         programs = programs_of(tables, sheets, by, columns, questions, "wide")
         own = asked.select(plan.keys).collect()
-        for mine, program in with_companions(tables, sheet, programs, answer):
+        for mine, program in with_companions(tables, sheet, programs, POLARS):
             yield self._answers(mine, program, own)
 
     def _answers(self, questions: Questions, program: Program, own: pl.DataFrame) -> DataFrame:
