@@ -75,9 +75,10 @@ def _grid(options: argparse.Namespace) -> None:
             built = build(plan, options.out, progress, on_spark(options.master))
         else:
             built = build(plan, options.out, progress, by_workers(options.workers or _workers(plan)))
+    noun = "part" if built.computed == 1 else "parts"
     print(
         f"{options.out}: {built.rows:,} rows in {built.parts:,} parts, {built.bytes / 1e6:,.1f} MB; "
-        f"{built.computed:,} parts computed now"
+        f"{built.computed:,} {noun} computed now"
     )
 
 
