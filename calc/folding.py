@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from calc.formula import FALSE, NULL, TRUE, ZERO, Node, is_literal, number
+from calc.formula import FALSE, NULL, ONE, TRUE, ZERO, Node, is_literal, number
 
 Fold = Callable[[tuple[Node, ...]], Node | None]
 
@@ -69,9 +69,9 @@ def _fold_times(operands: tuple[Node, ...]) -> Node | None:
     left, right = operands
     if ZERO in operands:
         return ZERO
-    if left == number(1):
+    if left == ONE:
         return right
-    return left if right == number(1) else _numeric(lambda a, b: a * b)(operands)
+    return left if right == ONE else _numeric(lambda a, b: a * b)(operands)
 
 
 def _fold_plus(operands: tuple[Node, ...]) -> Node | None:
@@ -81,7 +81,7 @@ def _fold_plus(operands: tuple[Node, ...]) -> Node | None:
 
 def _fold_divide(operands: tuple[Node, ...]) -> Node | None:
     left, right = operands
-    if right == number(1) or (left == ZERO and right != ZERO):
+    if right == ONE or (left == ZERO and right != ZERO):
         return left
     return _numeric(lambda a, b: a / b if b else math.nan)(operands)
 

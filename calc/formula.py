@@ -52,6 +52,14 @@ class Node:
     value: object = None
     children: tuple[Node, ...] = ()
 
+    def __eq__(self, other: object) -> bool:
+        """Compare as a dataclass does, what differs at a glance first: compiling compares millions of nodes."""
+        if self is other:
+            return True
+        if not isinstance(other, Node) or self.kind != other.kind or self.value != other.value:
+            return False
+        return self.children == other.children
+
     def __str__(self) -> str:
         """Give the formula as SQL text."""
         return to_sql(self)
@@ -61,6 +69,7 @@ NULL = Node("null")
 TRUE = Node("boolean", True)
 FALSE = Node("boolean", False)
 ZERO = Node("number", 0.0)
+ONE = Node("number", 1.0)
 
 
 def number(value: float) -> Node:

@@ -16,7 +16,7 @@ from operator import or_
 
 from calc.errors import CalcError, SheetError, closest
 from calc.folding import replace
-from calc.formula import AGGREGATES, FALSE, TRUE, ZERO, Node, adds_up, is_literal, name, names, number
+from calc.formula import AGGREGATES, FALSE, ONE, TRUE, ZERO, Node, adds_up, is_literal, name, names
 from calc.scopes import Alias, Cell, Definition, Operator, Part, Scope
 from calc.sheet import LIVE, QUANTITIES, Sheet, constant_value
 from calc.tiles import Ridge
@@ -177,7 +177,8 @@ class Compiler:
         self._columns: dict[Node, Column] = {}
         self._by_id: dict[str, Column] = {}
         self._memo: dict[tuple[Scope, str], Node] = {}
-        self._stack: list[tuple[Scope, str, Cell]] = []
+        self._stack: dict[tuple[Scope, str], Cell] = {}
+        """Cells that are being lowered, the innermost last."""
 
     def lower(self, scope: Scope, wanted: str) -> Node:
         """Return the literal, input or column that holds a name's value in a scope; raises SheetError."""
@@ -210,13 +211,13 @@ class Compiler:
         return self.column(node, f"{alias.scope.label}__{alias.name}_if_applied")
 
     def _lower_cell(self, home: Scope, wanted: str, cell: Cell) -> Node:
-        path = [(s, n) for s, n, _ in self._stack]
-        if (home, wanted) in path:
+        if (home, wanted) in self._stack:
+            path = list(self._stack)
             loop = [n for _, n in path[path.index((home, wanted)) :]] + [wanted]
             raise SheetError(cell.file, cell.key, f"is a cycle: {' → '.join(loop)}")
         if cell.file.endswith("constants.csv"):
             return constant_value(cell)
-        self._stack.append((home, wanted, cell))
+        self._stack[home, wanted] = cell
         try:
             tree = cell.tree()
             if adds_up(cell.formula):
@@ -225,7 +226,7 @@ class Compiler:
                 lowered = replace(tree, lambda n: self.lower(home, n))
             return self.column(lowered, f"{home.label}__{wanted}")
         finally:
-            self._stack.pop()
+            del self._stack[home, wanted]
 
     def lower_tree(self, scope: Scope, tree: Node) -> Node:
         """Return a formula with every name lowered and every ``SUM(…)`` and ``MAX(…)`` written out over operators."""
@@ -251,10 +252,10 @@ class Compiler:
         groups: dict[Node, list[Node]] = {}
         for term in terms:
             product = self._product(term)
-            groups.setdefault(product.children[0] if product else number(1), []).append(term)
+            groups.setdefault(product.children[0] if product else ONE, []).append(term)
         total = ZERO
         for factor, alike in groups.items():
-            if factor == number(1) or len(alike) == 1:
+            if factor == ONE or len(alike) == 1:
                 value = reduce(_added, alike)
             else:
                 value = self._added_up([p.children[1] for t in alike if (p := self._product(t))], scope)
@@ -310,7 +311,7 @@ class Compiler:
         reason = f"unknown name {wanted!r}{closest(wanted, scope.known())}"
         if not self._stack:
             return CalcError(reason)
-        cell = self._stack[-1][2]
+        cell = next(reversed(self._stack.values()))
         return SheetError(cell.file, cell.key, reason)
 
     def column(self, node: Node, label: str) -> Node:

@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from calc.folding import replace
-from calc.formula import ZERO, Node, is_literal, name, names, number
+from calc.formula import ONE, ZERO, Node, is_literal, name, names
 from calc.program import STAGES, Axis, Column, Compiler, Program, ResultRow, levelled, read_by, result_rows
 from calc.tiles import Leaf, Ridge, Term
 
-ONE = number(1)
 FEW_MORE = 2
 """Terms that a sum may have more than another whose value it reads."""
 LEAST_TERMS = 2

@@ -110,6 +110,34 @@ class Neighbours(Scope):
         return self._found.get(wanted)
 
 
+class Aliases(Scope):
+    """A scope that also has names of others: each of ``elsewhere`` says whose, and how it is called there."""
+
+    def __init__(
+        self,
+        label: str,
+        cells: Mapping[str, Definition],
+        parent: Scope | None,
+        elsewhere: Mapping[str, tuple[str, str]],
+        scope_of: Callable[[str], Scope],
+    ) -> None:
+        super().__init__(label, cells, parent)
+        self._elsewhere, self._scope_of, self._found = elsewhere, scope_of, dict[str, Definition]()
+
+    def own(self, wanted: str) -> Definition | None:
+        """Return what a name says here, or in the scope that it is of."""
+        if wanted in self.cells or wanted not in self._elsewhere:
+            return self.cells.get(wanted)
+        if wanted not in self._found:
+            whose, called = self._elsewhere[wanted]
+            self._found[wanted] = Alias(self._scope_of(whose), called)
+        return self._found[wanted]
+
+    def known(self) -> set[str]:
+        """Return every name in force here."""
+        return super().known() | set(self._elsewhere)
+
+
 def live_formulas(operators: list[Operator]) -> dict[str, str]:
     """Return what is in memory while each operator of a block runs, as a formula over its neighbours.
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import cache
+from functools import cache, cached_property
 
 from calc.errors import SheetError, closest
 from calc.formula import Node, literal, name, names, number, parse
 from calc.inputs import Input
 from calc.patches import GIVEN, INPUTS, KEYS, Row
-from calc.scopes import Alias, Cell, Definition, Neighbours, Operator, Part, Scope, live_formulas
+from calc.scopes import Alias, Aliases, Cell, Definition, Neighbours, Operator, Part, Scope, live_formulas
 from calc.tables import FORMATS
 
 AXES = (
@@ -284,20 +284,24 @@ class Sheet:
             left = {n for c in left if c in cells for n in names(cells[c].tree())} - seen
         return tuple(s for s in self.stages if s in stages)
 
+    @cached_property
+    def _of_stages(self) -> dict[str, tuple[str, str]]:
+        """Return ``<stage>_<cell>`` for what an operator has in each stage, and what it has of its own."""
+        found = {f"{s}_{c}": (s, c) for s in self.stages for c in ("count", *self.roofline, *self.stage_scope(s).cells)}
+        return found | {c: ("decode", c) for c in OWN}
+
     def generation_scope(self, part: Part, operator: Operator) -> Scope:
         """Return the scope of an operator over a whole answer: ``<stage>_<cell>`` is its cell in that stage."""
         key = (part.name, operator.name)
         if key in self._generation_scopes:
             return self._generation_scopes[key]
-        cells: dict[str, Definition] = {
-            f"{s}_{c}": Alias(self.operator_scope(s, part, operator), c)
-            for s in self.stages
-            for c in ("count", *self.roofline, *self.stage_scope(s).cells)
-        }
-        own = self.operator_scope("decode", part, operator)
-        cells |= {c: Alias(own, c) for c in OWN}
-        label = f"generation__{part.name}__{operator.name}"
-        inner = Scope(label, {**cells, **self._cells("generation")}, self.stage_scope("decode", part))
+        inner = Aliases(
+            f"generation__{part.name}__{operator.name}",
+            self._cells("generation"),
+            self.stage_scope("decode", part),
+            self._of_stages,
+            lambda stage: self.operator_scope(stage, part, operator),
+        )
         self._generation_scopes[key] = inner
         return self._generation_scopes[key]
 
