@@ -17,6 +17,7 @@ than the product's own (or the one that the environment's CALC_DATA names).
 from __future__ import annotations
 
 import os
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from calc.errors import CalcError, DataError, ScenarioError, SheetError
@@ -153,10 +154,16 @@ def connect(grid: str | os.PathLike[str] | None = None, data: Folder = None) -> 
     ``scenarios`` is the table of questions behind the views ``operators``, ``stages`` and ``serving`` (and
     ``llm_viewer_operators``…); ``operators_of('t')``… ask any table or common table expression ``t`` of scenarios.
     With a ``grid``, the folder of a dataset that ``build_grid`` wrote, ``scenarios`` are its questions and the view of
-    its grain reads its rows. Raises CalcError for a folder that is no grid, or one of other facts or formulas.
+    its grain reads its rows; a grid that is not complete gives a UserWarning. Raises CalcError for a folder that is no
+    grid, or one of other facts or formulas.
     """
     from calc.database import connect as connected
 
+    if grid is not None:
+        from calc.grid.dataset import Dataset
+
+        if missing := Dataset(grid).read().missing():
+            warnings.warn(missing, stacklevel=2)
     return connected(_tables(data), grid)
 
 

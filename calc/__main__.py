@@ -202,6 +202,7 @@ def _sql(options: argparse.Namespace) -> None:
     import duckdb
 
     from calc.database import connect
+    from calc.grid.dataset import Dataset
     from calc.tables import load
 
     if (options.query is None) == (options.file is None):
@@ -219,6 +220,8 @@ def _sql(options: argparse.Namespace) -> None:
         frame = found.pl() if found is not None else None
     except duckdb.Error as error:
         raise CalcError(f"the query fails: {error}") from error
+    if options.grid and (missing := Dataset(options.grid).read().missing()):
+        print(missing, file=sys.stderr)
     if frame is None:
         return
     if options.output:

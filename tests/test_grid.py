@@ -302,7 +302,7 @@ def test_thirty_killed_builds_go_on(tmp_path: Path) -> None:
     check_kills(tmp_path, 30)
 
 
-def test_an_interrupted_build_leaves_what_is_complete(tmp_path: Path) -> None:
+def test_an_interrupted_build_leaves_what_is_complete(tmp_path: Path, run: Run) -> None:
     """Ctrl-C leaves a dataset that can be asked; a second build beside the first is refused."""
     spec = tmp_path / "spec.toml"
     models = load(None)["models"]["model_id"].to_list()
@@ -317,7 +317,11 @@ def test_an_interrupted_build_leaves_what_is_complete(tmp_path: Path) -> None:
     assert process.wait(timeout=60) == 130
     dataset = Dataset(tmp_path / "g").read()
     assert not dataset.about["is_complete"] and 0 < len(dataset.parts) < len(models)
-    rows = calc.connect(grid=tmp_path / "g").sql("select count(*) from serving").fetchall()[0][0]
+    with pytest.warns(UserWarning, match=f"not complete: {len(dataset.parts)} of {len(models)} parts"):
+        connection = calc.connect(grid=tmp_path / "g")
+    rows = connection.sql("select count(*) from serving").fetchall()[0][0]
+    said = run("sql", "--grid", str(tmp_path / "g"), "select count(*) as n from serving")
+    assert said.returncode == 0 and "is not complete" in said.stderr
     assert rows == sum(p.rows for p in dataset.parts.values())
 
 

@@ -26,7 +26,7 @@ def check(tables: Tables, folder: str | os.PathLike[str]) -> str:
         raise CalcError("\n".join([*wrong, "build the grid again: only these parts are computed"]))
     sampled = _ask_again(tables, views)
     rows = sum(p.rows for p in dataset.parts.values())
-    rest = f"; {views.about()}" if views.about() else ""
+    rest = f"; {dataset.missing()}" if dataset.missing() else ""
     return (
         f"{folder}: {len(dataset.parts):,} parts with {rows:,} rows are whole, {sampled:,} rows asked again agree{rest}"
     )

@@ -89,6 +89,13 @@ class Dataset:
             _sync(target.parent)
         self.parts[part.path] = part
 
+    def missing(self) -> str:
+        """Return what is to be said of a grid that is not complete; nothing of one that is."""
+        if self.about.get("is_complete"):
+            return ""
+        of = self.about.get("n_parts")
+        return f"{self.folder}: the grid is not complete: {len(self.parts)} of {of} parts"
+
     def is_whole(self, part: Written) -> bool:
         """Tell whether a part's file is what was written."""
         try:

@@ -105,13 +105,6 @@ class GridViews:
         """Return the model that a part's path names."""
         return unquote(path.partition("/")[0].partition("=")[2])
 
-    def about(self) -> str:
-        """Return what is to be said of a grid that is not complete."""
-        if self.dataset.about.get("is_complete"):
-            return ""
-        n, of = len(self.dataset.parts), self.dataset.about.get("n_parts")
-        return f"{self.dataset.folder}: the grid is not complete: {n} of {of} parts"
-
 
 def _of_precision(role: str) -> str:
     return "coalesce(p.expert_format, p.weight_format)" if role == "expert_format" else f"p.{role}"
