@@ -14,7 +14,16 @@ _GRIDS: dict[int, tuple[ref[pl.LazyFrame], list[pl.DataFrame]]] = {}
 """The axes of each grid that ``scenarios`` made and that is still alive: its rows need not be built to be answered."""
 
 
-def remember(frame: pl.LazyFrame, axes: list[pl.DataFrame]) -> None:
+def product(axes: list[pl.DataFrame]) -> pl.LazyFrame:
+    """Return the product of axes, the first varying slowest, and note that it is one."""
+    frame = axes[0].lazy()
+    for axis in axes[1:]:
+        frame = frame.join(axis.lazy(), how="cross", maintain_order="left_right")
+    _remember(frame, axes)
+    return frame
+
+
+def _remember(frame: pl.LazyFrame, axes: list[pl.DataFrame]) -> None:
     """Note the axes whose product a frame is, for as long as it lives."""
     key = id(frame)
     _GRIDS[key] = (ref(frame, lambda _: _GRIDS.pop(key, None)), axes)

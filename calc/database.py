@@ -21,7 +21,7 @@ from calc.dialects import DUCKDB, joined_facts, program_ctes
 from calc.loading import sheet_names
 from calc.program import GRAINS, Program
 from calc.questions import CONFIGURATION, DEVICE, ROW, Questions, scenario_columns
-from calc.results import Programs
+from calc.results import Answers, Programs
 from calc.sheet_queries import KEYS, QUESTIONS, sheet_query, shown_columns
 from calc.tables import ROOT, Tables
 
@@ -40,11 +40,11 @@ when x >= 1e6 then printf('%.0fM', x / 1e6) when x >= 1e3 then printf('%.0fK', x
 """How the survey prints a number: 68.7e9 as 69G."""
 
 
-def answer(tables: Tables, batch: Questions, programs: Programs) -> tuple[pl.DataFrame, pl.Series | None]:
-    """Return the results of a batch in the questions' order, and the question's row of each result row."""
+def answers(tables: Tables, batch: Questions, programs: Programs) -> Iterator[Answers]:
+    """Return the results of a batch in the questions' order."""
     found = pl.concat([_answer(tables, questions, program) for questions, program in programs])
     whole = found.sort(ROW, "__nth") if len(programs) > 1 else found
-    return whole.drop(ROW, "__nth"), whole[ROW]
+    yield Answers(0, batch.height, whole.drop(ROW, "__nth"), whole[ROW])
 
 
 def _answer(tables: Tables, questions: Questions, program: Program) -> pl.DataFrame:

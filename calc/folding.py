@@ -9,20 +9,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from calc.formula import FALSE, NULL, ONE, TRUE, ZERO, Node, is_literal, number
+from calc.formula import FALSE, LITERALS, NULL, ONE, TRUE, ZERO, Node, is_literal, number
 
 Fold = Callable[[tuple[Node, ...]], Node | None]
 
 
 def replace(node: Node, lookup: Callable[[str], Node]) -> Node:
     """Return the formula with every name replaced by what ``lookup`` gives for it, and constants folded."""
+    # this runs a million times for a sheet: what it avoids is worth it
     if node.kind == "name":
-        return lookup(str(node.value))
+        return lookup(node.value)  # type: ignore[arg-type]  # of a name it is a text
     if not node.children:
         return node
     if node.kind == "case":
         return _replace_case(node, lookup)
-    return _fold(Node(node.kind, node.value, tuple(replace(child, lookup) for child in node.children)))
+    return _fold(Node(node.kind, node.value, tuple([replace(child, lookup) for child in node.children])))
 
 
 def _replace_case(node: Node, lookup: Callable[[str], Node]) -> Node:
@@ -43,7 +44,9 @@ def _replace_case(node: Node, lookup: Callable[[str], Node]) -> Node:
 def _fold(node: Node) -> Node:
     """Evaluate what depends on literals alone, and drop what cannot matter (TRUE AND x, x * 0, x + 0)."""
     operands = node.children
-    fold = _FOLDS.get(str(node.value))
+    if node.value in _OF_LITERALS and not any(o.kind in LITERALS for o in operands):
+        return node
+    fold = _FOLDS.get(node.value)
     if fold is not None:
         folded = fold(operands)
         if folded is not None:
@@ -148,7 +151,7 @@ def _fold_coalesce(operands: tuple[Node, ...]) -> Node | None:
     return Node("call", "COALESCE", kept) if len(kept) < len(operands) else None
 
 
-_FOLDS: dict[str, Fold] = {
+_FOLDS: dict[object, Fold] = {
     "AND": _fold_and,
     "OR": _fold_or,
     "NOT": lambda o: {TRUE: FALSE, FALSE: TRUE, NULL: NULL}.get(o[0]),
@@ -172,3 +175,5 @@ _FOLDS: dict[str, Fold] = {
     "FLOOR": _numeric(math.floor),
     "CEIL": _numeric(math.ceil),
 }
+_OF_LITERALS = frozenset(_FOLDS) - {"=", "GREATEST", "LEAST", "COALESCE"}
+"""What can be folded only where an operand is a literal."""

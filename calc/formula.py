@@ -65,6 +65,8 @@ class Node:
         return to_sql(self)
 
 
+LITERALS = frozenset({"number", "string", "boolean", "null"})
+"""Kinds of nodes that are plain values."""
 NULL = Node("null")
 TRUE = Node("boolean", True)
 FALSE = Node("boolean", False)
@@ -84,7 +86,7 @@ def name(value: str) -> Node:
 
 def is_literal(node: Node) -> bool:
     """Tell whether a node is a plain value."""
-    return node.kind in ("number", "string", "boolean", "null")
+    return node.kind in LITERALS
 
 
 def literal(value: object) -> Node:
@@ -252,11 +254,14 @@ def adds_up(text: str) -> bool:
 
 def names(node: Node) -> set[str]:
     """Return the names that a formula reads."""
-    if node.kind == "name":
-        return {str(node.value)}
     found: set[str] = set()
-    for child in node.children:
-        found |= names(child)
+    left = [node]
+    while left:
+        seen = left.pop()
+        if seen.kind == "name":
+            found.add(str(seen.value))
+        else:
+            left += seen.children
     return found
 
 

@@ -1,13 +1,14 @@
 """A program over its questions, as a lazy plan.
 
 The facts of a model and of formats are joined once per configuration (everything but the device), those of a device
-once per device and formats. Cells that read nothing of the device are computed on the former, those that read nothing
+once per device and setup. Cells that read nothing of the device are computed on the former, those that read nothing
 of the model on the latter, and the rest per question.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -18,7 +19,7 @@ from calc.expressions import expression, expressions
 from calc.formula import is_literal
 from calc.inputs import fact_columns
 from calc.program import Addends, Axis, Program, by_level
-from calc.questions import CONFIGURATION, DEVICE, NTH, ROW, Questions
+from calc.questions import CONFIGURATION, DEGREES, DEVICE, NTH, ROW, Questions
 from calc.results import Programs
 from calc.shapes import input_axes
 from calc.tables import FORMATS, Tables
@@ -27,20 +28,37 @@ from calc.tiles import ridge_columns
 STREAMED_ROWS = 1 << 16
 GATE = "__gate"
 """Whether a question has a row."""
-NTH_FORMATS, PLACE = "__formats", "__place"
+NTH_SETUP, PLACE = "__setup", "__place"
 
 
-def plans(tables: Tables, programs: Programs) -> list[tuple[Program, pl.LazyFrame]]:
-    """Return each program with its questions: one row each, with every column that the program's result rows read."""
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What a program knows of its questions before configurations meet devices: each side's columns, in order."""
+
+    program: Program
+    questions: Questions
+    configurations: pl.DataFrame
+    devices: pl.DataFrame
+
+    def of(self, first: int, tile: Questions) -> Known:
+        """Return it for a tile of the batch, whose configurations follow the ``first`` ones."""
+        if tile.height == self.questions.height:
+            return self
+        ends = np.searchsorted(self.configurations[CONFIGURATION], [first, first + tile.configurations.height])
+        mine = self.configurations[ends[0] : ends[1]].with_columns(pl.col(CONFIGURATION) - first)
+        return replace(self, questions=tile, configurations=mine)
+
+
+def known(tables: Tables, programs: Programs) -> list[Known]:
+    """Return each program with what it knows of its questions' configurations and of devices."""
+    every = [_setups(tables, questions, program) for questions, program in programs]
     halves = []
-    for questions, program in programs:
-        formats = _with_formats(tables, questions.configurations, program.inputs)
-        for level in program.levels("formats"):
-            formats = formats.with_columns(expressions(level))
-        halves += [_facts(tables, questions, program, formats), _devices(tables, questions, program, formats)]
+    for (questions, program), setups in zip(programs, collected(every, 0), strict=True):
+        halves += [_facts(tables, questions, program, setups), _devices(tables, questions, program, setups)]
     found = collected(halves, max(questions.configurations.height for questions, _ in programs))
+    # a join keeps no order
     return [
-        (program, _points(questions, program, facts, devices, is_whole=len(programs) == 1))
+        Known(program, questions, facts.sort(CONFIGURATION), devices)
         for (questions, program), facts, devices in zip(programs, found[::2], found[1::2], strict=True)
     ]
 
@@ -53,27 +71,28 @@ def collected(frames: Iterable[pl.LazyFrame], rows: int) -> list[pl.DataFrame]:
     return pl.collect_all(frames, optimizations=pl.QueryOptFlags.none(), engine=engine)
 
 
-def _facts(tables: Tables, questions: Questions, program: Program, formats: pl.LazyFrame) -> pl.LazyFrame:
+def _facts(tables: Tables, questions: Questions, program: Program, setups: pl.DataFrame) -> pl.LazyFrame:
     """Return each configuration with what is carried to its points and does not depend on the device."""
-    facts = _with_model(tables, questions.configurations, program.inputs).join(formats, on=FORMATS, nulls_equal=True)
+    facts = _with_model(tables, questions.configurations, program.inputs)
+    facts = facts.join(setups.lazy(), on=_chosen(program), nulls_equal=True)
     for level in program.levels("configuration"):
         facts = facts.with_columns(expressions(level))
     computed = {c.id for level in program.levels("point") for c in level}
-    known = set() if questions.places is None else set(questions.places.columns)
-    kept = (program.carried | program.weighed) - _on_device(tables, program) - computed - known
-    return facts.select(CONFIGURATION, NTH_FORMATS, *sorted(kept))
+    given = set() if questions.places is None else set(questions.places.columns)
+    kept = (program.carried | program.weighed) - _on_device(tables, program) - computed - given
+    return facts.select(CONFIGURATION, NTH_SETUP, *sorted(kept))
 
 
-def _devices(tables: Tables, questions: Questions, program: Program, formats: pl.LazyFrame) -> pl.LazyFrame:
-    """Return each device × formats with what the sheet says of them: a grid's devices in their order, else all."""
+def _devices(tables: Tables, questions: Questions, program: Program, setups: pl.DataFrame) -> pl.LazyFrame:
+    """Return each device × setup with what the sheet says of them: a grid's devices in their order, else all."""
     devices = tables["hardware"].with_row_index(DEVICE)
     if questions.devices:
         devices = devices[questions.devices]
-    frame = devices.with_row_index(NTH).lazy().join(formats, how="cross")
+    frame = devices.with_row_index(NTH).lazy().join(setups.lazy(), how="cross")
     for level in program.levels("device"):
         frame = frame.with_columns(expressions(level))
     kept = (program.carried | program.weighed) & _on_device(tables, program)
-    return frame.sort(NTH, NTH_FORMATS).select(DEVICE, NTH_FORMATS, *sorted(kept))
+    return frame.sort(NTH, NTH_SETUP).select(DEVICE, NTH_SETUP, *sorted(kept))
 
 
 def _on_device(tables: Tables, program: Program) -> set[str]:
@@ -81,40 +100,39 @@ def _on_device(tables: Tables, program: Program) -> set[str]:
     return hardware | {c.id for level in program.levels("device") for c in level}
 
 
-def _points(
-    questions: Questions, program: Program, facts: pl.DataFrame, devices: pl.DataFrame, is_whole: bool
-) -> pl.LazyFrame:
-    """Return a program's questions; where ``is_whole`` says that these are all, rows in order need no number."""
+def points(known: Known, is_whole: bool) -> pl.LazyFrame:
+    """Return a program's questions, a row each, with every column that the program's result rows read.
+
+    Where ``is_whole`` says that these are all, rows in order need no number.
+    """
+    program, questions = known.program, known.questions
     if questions.places is None:
-        points = _tiled(questions, program, facts, devices, is_whole and questions.is_in_order)
+        frame = _tiled(known, is_whole and questions.is_in_order)
     else:
-        places = questions.places.lazy().join(facts.lazy(), on=CONFIGURATION)
-        points = places.join(devices.lazy(), on=[DEVICE, NTH_FORMATS])
+        frame = questions.places.lazy().join(known.configurations.lazy(), on=CONFIGURATION)
+        frame = frame.join(known.devices.lazy(), on=[DEVICE, NTH_SETUP])
     for level in program.levels("point"):
-        points = points.with_columns(expressions(level))
-    return _with_sums(points, program)
+        frame = frame.with_columns(expressions(level))
+    return _with_sums(frame, program)
 
 
-def _tiled(
-    questions: Questions, program: Program, facts: pl.DataFrame, devices: pl.DataFrame, is_in_order: bool
-) -> pl.LazyFrame:
+def _tiled(known: Known, is_in_order: bool) -> pl.LazyFrame:
     """Return every configuration for every device of a grid.
 
     Facts of configurations are not copied: the rows of each device are another chunk of the same memory.
     """
-    # a join keeps no order, and rows are told apart by their places
-    facts = facts.sort(CONFIGURATION)
-    n, n_formats = len(questions.devices), devices.height // len(questions.devices)
-    ridges = ridge_columns(program.ridges, facts, devices, NTH_FORMATS) if program.ridges else []
+    program, questions, facts, devices = known.program, known.questions, known.configurations, known.devices
+    n, n_setups = len(questions.devices), devices.height // len(questions.devices)
+    ridges = ridge_columns(program.ridges, facts, devices, NTH_SETUP) if program.ridges else []
     only_weighed = program.weighed - program.carried
     facts, devices = facts.drop(only_weighed, strict=False), devices.drop(only_weighed, strict=False)
     nth = np.arange(n, dtype=np.uint32)[:, None]
-    known = [pl.Series(PLACE, (nth * n_formats + facts[NTH_FORMATS].to_numpy()).reshape(-1)), *ridges]
+    told = [pl.Series(PLACE, (nth * n_setups + facts[NTH_SETUP].to_numpy()).reshape(-1)), *ridges]
     if program.addends or program.unfolds or not is_in_order:
-        known.append(questions.rows(facts[CONFIGURATION]))
-    tiles = pl.concat([facts] * n, rechunk=False).lazy().with_columns(known)
+        told.append(questions.rows(facts[CONFIGURATION]))
+    tiles = pl.concat([facts] * n, rechunk=False).lazy().with_columns(told)
     return tiles.with_columns(
-        pl.lit(devices[c]).gather(pl.col(PLACE)).alias(c) for c in devices.columns if c not in (NTH_FORMATS, DEVICE)
+        pl.lit(devices[c]).gather(pl.col(PLACE)).alias(c) for c in devices.columns if c not in (NTH_SETUP, DEVICE)
     )
 
 
@@ -150,8 +168,7 @@ def unfolded(points: pl.LazyFrame, of: Program | Addends, broadcast: list[str]) 
 
 def with_facts(tables: Tables, configurations: pl.DataFrame, inputs: set[str]) -> pl.LazyFrame:
     """Return each configuration with the facts of its model and its formats that are read."""
-    formats = _with_formats(tables, configurations, inputs)
-    return _with_model(tables, configurations, inputs).join(formats, on=FORMATS, nulls_equal=True)
+    return _with_formats(tables, _with_model(tables, configurations, inputs), inputs)
 
 
 def _with_model(tables: Tables, configurations: pl.DataFrame, inputs: set[str]) -> pl.LazyFrame:
@@ -160,9 +177,22 @@ def _with_model(tables: Tables, configurations: pl.DataFrame, inputs: set[str]) 
     return configurations.lazy().join(tables["models"].lazy().select("model_id", *models), on="model_id", how="left")
 
 
-def _with_formats(tables: Tables, configurations: pl.DataFrame, inputs: set[str]) -> pl.LazyFrame:
-    """Return each choice of formats among configurations, numbered, with the facts that are read."""
-    frame = configurations.select(FORMATS).unique().with_row_index(NTH_FORMATS).lazy()
+def _chosen(program: Program) -> list[str]:
+    """Return what tells the setups of a program apart."""
+    return [*FORMATS, *(d for d in DEGREES if d in program.inputs)]
+
+
+def _setups(tables: Tables, questions: Questions, program: Program) -> pl.LazyFrame:
+    """Return each setup among questions, numbered, with what a program reads and computes of it."""
+    setups = questions.configurations.select(_chosen(program)).unique(maintain_order=True)
+    frame = _with_formats(tables, setups.with_row_index(NTH_SETUP).lazy(), program.inputs)
+    for level in program.levels("setup"):
+        frame = frame.with_columns(expressions(level))
+    return frame
+
+
+def _with_formats(tables: Tables, frame: pl.LazyFrame, inputs: set[str]) -> pl.LazyFrame:
+    """Return rows with the facts of their formats that are read."""
     for column in FORMATS:
         own = [
             (n, c)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntFlag
 from functools import cached_property, reduce
-from operator import or_
 
 from calc.errors import CalcError, SheetError, closest
 from calc.folding import replace
@@ -34,12 +33,28 @@ RARE = ("exchange_elements", "host_elements")
 
 
 class Axis(IntFlag):
-    """What a value depends on: facts of the device, the formats, facts of the model, anything else of the question."""
+    """What a value depends on: facts of the device, the setup, facts of the model, anything else of the question.
+
+    A setup is the formats of numbers and the degrees of parallelism: what is chosen when a model is deployed.
+    """
 
     DEVICE = 1
-    FORMATS = 2
+    SETUP = 2
     MODEL = 4
     QUESTION = 8
+
+    @property
+    def table(self) -> str:
+        """Return the least table that can hold a value: of setups, configurations, devices (per setup) or points."""
+        asks = bool(self & (Axis.MODEL | Axis.QUESTION))
+        if Axis.DEVICE not in self:
+            return "configuration" if asks else "setup"
+        return "point" if asks else "device"
+
+
+_AXES = [Axis(i) for i in range(16)]
+_TABLES = [axes.table for axes in _AXES]
+"""Of each combination: a sheet's compilation asks hundreds of thousands of times, and flags are slow."""
 
 
 @dataclass
@@ -53,11 +68,8 @@ class Column:
 
     @property
     def where(self) -> str:
-        """Return the least table that can hold it: of formats, configurations, devices (per formats) or points."""
-        asks = bool(self.axes & (Axis.MODEL | Axis.QUESTION))
-        if Axis.DEVICE not in self.axes:
-            return "configuration" if asks else "formats"
-        return "point" if asks else "device"
+        """Return the least table that can hold it."""
+        return _TABLES[self.axes]
 
 
 @dataclass
@@ -140,7 +152,7 @@ class Program:
         """What is read on the rows of points."""
 
     def levels(self, where: str) -> list[list[Column]]:
-        """Return the wide columns of formats, configurations, devices or points, level by level."""
+        """Return the wide columns of setups, configurations, devices or points, level by level."""
         return self._levels.get(where, [])
 
     @cached_property
@@ -182,23 +194,27 @@ class Compiler:
 
     def lower(self, scope: Scope, wanted: str) -> Node:
         """Return the literal, input or column that holds a name's value in a scope; raises SheetError."""
+        key = (scope, wanted)
+        if key not in self._memo:
+            self._memo[key] = self._lower(scope, wanted)
+        return self._memo[key]
+
+    def _lower(self, scope: Scope, wanted: str) -> Node:
         found = scope.find(wanted)
         if found is None:
             raise self._unknown(scope, wanted)
         definition, home = found
         if isinstance(definition, Node) and (is_literal(definition) or definition.kind == "name"):
             return self.bound.get(wanted, definition)
-        key = (home, wanted)
         if wanted in CONDITIONS and (home.label, wanted) in self.decided:
             return self.decided[(home.label, wanted)]
-        if key not in self._memo:
-            if isinstance(definition, Alias):
-                self._memo[key] = self._lower_alias(definition)
-            elif isinstance(definition, Node):
-                self._memo[key] = self.column(self.lower_tree(home, definition), f"{home.label}__{wanted}")
-            else:
-                self._memo[key] = self._lower_cell(home, wanted, definition)
-        return self._memo[key]
+        if home is not scope:
+            return self.lower(home, wanted)
+        if isinstance(definition, Alias):
+            return self._lower_alias(definition)
+        if isinstance(definition, Node):
+            return self.column(self.lower_tree(home, definition), f"{home.label}__{wanted}")
+        return self._lower_cell(home, wanted, definition)
 
     def _lower_alias(self, alias: Alias) -> Node:
         condition = self.lower(alias.scope, alias.condition) if alias.condition else TRUE
@@ -231,16 +247,19 @@ class Compiler:
     def lower_tree(self, scope: Scope, tree: Node) -> Node:
         """Return a formula with every name lowered and every ``SUM(…)`` and ``MAX(…)`` written out over operators."""
         sums: dict[str, Node] = {}
+        written = self._summed(scope, tree, sums)
+        return replace(written, lambda n: sums[n] if n in sums else self.lower(scope, n))
 
-        def mark(node: Node) -> Node:
-            if node.kind == "call" and node.value in AGGREGATES:
-                key = f"\0{len(sums)}"
-                aggregate = self._sum if node.value == "SUM" else self._greatest
-                sums[key] = aggregate(scope, node.children[0])
-                return name(key)
-            return Node(node.kind, node.value, tuple(mark(c) for c in node.children)) if node.children else node
-
-        return replace(mark(tree), lambda n: sums[n] if n in sums else self.lower(scope, n))
+    def _summed(self, scope: Scope, node: Node, sums: dict[str, Node]) -> Node:
+        """Return a formula with a name for each of its sums, which are put into ``sums``."""
+        if node.kind == "call" and node.value in AGGREGATES:
+            key = f"\0{len(sums)}"
+            aggregate = self._sum if node.value == "SUM" else self._greatest
+            sums[key] = aggregate(scope, node.children[0])
+            return name(key)
+        if not node.children:
+            return node
+        return Node(node.kind, node.value, tuple([self._summed(scope, c, sums) for c in node.children]))
 
     def _sum(self, scope: Scope, term: Node) -> Node:
         """Return the sum of a term over the operators; what is multiplied by the same count is added up first."""
@@ -328,7 +347,10 @@ class Compiler:
 
     def axes_of(self, node: Node) -> Axis:
         """Return what a lowered formula depends on."""
-        return reduce(or_, (self._axes(n) for n in names(node)), Axis(0))
+        found = 0
+        for read in names(node):
+            found |= int(self._axes(read))
+        return _AXES[found]
 
     def _axes(self, read: str) -> Axis:
         return self._by_id[read].axes if read in self._by_id else self.axes.get(read, Axis.QUESTION)
@@ -341,16 +363,15 @@ class Compiler:
     def needed(self, wanted: set[str]) -> list[Column]:
         """Return the columns that the wanted names rest on, in order."""
         found: dict[str, Column] = {}
-
-        def visit(read: str) -> None:
-            if read in self._by_id and read not in found:
-                for inner in sorted(names(self._by_id[read].node)):
-                    visit(inner)
-                found[read] = self._by_id[read]
-
         for read in sorted(wanted):
-            visit(read)
+            self._visit(read, found)
         return list(found.values())
+
+    def _visit(self, read: str, found: dict[str, Column]) -> None:
+        if read in self._by_id and read not in found:
+            for inner in sorted(names(self._by_id[read].node)):
+                self._visit(inner, found)
+            found[read] = self._by_id[read]
 
 
 def _added(left: Node, right: Node) -> Node:

@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 import polars as pl
 
-from calc.axes import axes_of, configurations_of, grid_run, remember
+from calc.axes import axes_of, configurations_of, grid_run, product
 from calc.errors import ScenarioError, closest, closest_names
 from calc.tables import FORMATS, Tables, spellings
 
@@ -21,6 +21,8 @@ UNNAMED = ("embedding_format", "head_format")
 """Formats that may be left unnamed: then the sheet says what they are."""
 DEGREES = ("tp", "pp", "ep", "cp")
 """Degrees of parallelism; where one is 1, nothing of it occurs."""
+SETUP = (*FORMATS, *DEGREES)
+"""What is chosen when a model is deployed, whatever is asked of it then."""
 Bound = tuple[tuple[str, object], ...]
 """What every question of a group says alike, so that its program is compiled for it: (input, value)."""
 USUAL: Bound = (("attention", ATTENTIONS[0]), *((d, 1.0) for d in DEGREES))
@@ -96,6 +98,11 @@ class Questions:
         return own.join(device, how="cross").select(self.row(), CONFIGURATION, DEVICE)
 
     @property
+    def is_grid(self) -> bool:
+        """Tell whether every configuration is asked of every device."""
+        return self.places is None and self.height == self.configurations.height * len(self.devices)
+
+    @property
     def is_in_order(self) -> bool:
         """Tell whether rows are a grid's: all configurations for the first device, then for the second, and so on."""
         return self.places is None and self.run == self.configurations.height
@@ -122,7 +129,6 @@ def scenarios(tables: Tables, **lists: object) -> pl.LazyFrame:
     no technique. Raises ScenarioError for a name that is no scenario column.
     """
     known = scenario_columns(tables)
-    frame: pl.LazyFrame | None = None
     axes: list[pl.DataFrame] = []
     for given, values in lists.items():
         column = SHORT.get(given, given)
@@ -133,11 +139,7 @@ def scenarios(tables: Tables, **lists: object) -> pl.LazyFrame:
         if twice:
             raise ScenarioError(f"{given}: {twice[0]!r} is given twice; leave one out")
         axes.append(axis)
-        frame = axis.lazy() if frame is None else frame.join(axis.lazy(), how="cross", maintain_order="left_right")
-    if frame is None:
-        return pl.LazyFrame()
-    remember(frame, axes)
-    return frame
+    return product(axes) if axes else pl.LazyFrame()
 
 
 def _axis(tables: Tables, given: str, column: str, values: object) -> pl.DataFrame:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
+from typing import NamedTuple
+
+import polars as pl
 
 from calc.errors import CalcError
 from calc.formula import literal
@@ -18,6 +24,26 @@ Programs = list[tuple[Questions, Program]]
 """The questions of a batch, told apart by what program answers them."""
 
 
+class Answers(NamedTuple):
+    """Result rows of consecutive questions: from the ``first`` on, so many (``height``), in their order."""
+
+    first: int
+    height: int
+    frame: pl.DataFrame
+    rows: pl.Series | None
+    """The question of each result row, counted from the first; None where each has as many rows as the others."""
+
+    def is_one_each(self) -> bool:
+        """Tell whether each question has one result row."""
+        return self.rows is None and self.frame.height == self.height
+
+    def question_of(self) -> pl.Series:
+        """Return the question of each result row, counted from the first."""
+        if self.rows is not None:
+            return self.rows
+        return pl.int_range(self.frame.height, eager=True) // (self.frame.height // self.height)
+
+
 def result_columns(tables: Tables, by: str) -> dict[str, str]:
     """Return the result columns of a grain and their types; raises CalcError for an unknown grain."""
     if by not in GRAINS:
@@ -26,6 +52,21 @@ def result_columns(tables: Tables, by: str) -> dict[str, str]:
     if not found:
         raise CalcError(f"columns.csv: describes no result {GRAINS[by][0]!r}")
     return found
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Keep Python from looking for garbage: formulas are many small objects that stay, and no cycles.
+
+    That takes a third of the time of compiling them.
+    """
+    is_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if is_on:
+            gc.enable()
 
 
 @lru_cache(maxsize=2048)

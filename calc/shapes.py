@@ -16,9 +16,9 @@ from calc.expressions import expressions
 from calc.formula import FALSE, Node, is_literal, literal
 from calc.inputs import companion_prefix, fact_columns
 from calc.program import Axis, Compiler, by_level, levelled
-from calc.questions import Bound, Questions, model_parameters
+from calc.questions import SETUP, Bound, Questions, model_parameters
 from calc.sheet import Sheet
-from calc.tables import FORMATS, Tables
+from calc.tables import Tables
 
 
 @lru_cache(maxsize=16)
@@ -29,7 +29,7 @@ def input_axes(tables: Tables) -> Mapping[str, Axis]:
     for prefix in map(companion_prefix, model_parameters(tables)):
         for table in ("models", "serving"):
             axes |= {f"{prefix}{c['column_name']}": Axis.DEVICE | Axis.QUESTION for c in tables.columns(table)}
-    return axes | dict.fromkeys([*(n for n, _ in fact_columns(tables, "formats")), *FORMATS], Axis.FORMATS)
+    return axes | dict.fromkeys([*(n for n, _ in fact_columns(tables, "formats")), *SETUP], Axis.SETUP)
 
 
 Place = tuple[str, str]

@@ -60,23 +60,23 @@ class Ridge:
 
 
 def ridge_columns(
-    ridges: Iterable[Ridge], configurations: pl.DataFrame, devices: pl.DataFrame, formats: str
+    ridges: Iterable[Ridge], configurations: pl.DataFrame, devices: pl.DataFrame, setup: str
 ) -> list[pl.Series]:
     """Return each sum as a column: all configurations of the first device, then of the second, and so on.
 
-    ``devices`` has a row per device and choice of formats, the devices in order; ``formats`` is the column of both
-    tables that says which choice a row has. What is unknown is left out of a greatest; a greatest of nothing known
+    ``devices`` has a row per device and setup, the devices in order; ``setup`` is the column of both tables that says
+    which setup a row has. What is unknown is left out of a greatest; a greatest of nothing known
     is unknown, and so is a sum with an unknown addend.
     """
     bundles = _bundles(ridges)
-    chosen = configurations[formats].to_numpy()
-    n_devices = devices.height // devices[formats].n_unique()
+    chosen = configurations[setup].to_numpy()
+    n_devices = devices.height // devices[setup].n_unique()
     found = {r.id: np.empty((n_devices, len(chosen))) for same in bundles for r in same}
     sizes = _Values(configurations)
     jobs = []
-    for choice in np.unique(chosen):
-        rates = _Rates(devices.filter(pl.col(formats) == int(choice)))
-        blocks = list(_blocks(np.flatnonzero(chosen == choice)))
+    for setups, rated in _rated(ridges, devices, setup):
+        rates = _Rates(rated)
+        blocks = list(_blocks(np.flatnonzero(np.isin(chosen, setups))))
         jobs += [(rates, at, same) for same in bundles for at in blocks]
 
     def compute(job: tuple[_Rates, slice | Ints, list[Ridge]]) -> None:
@@ -89,6 +89,20 @@ def ridge_columns(
     with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
         list(pool.map(compute, jobs))
     return [pl.Series(r, values.reshape(-1), nan_to_null=True) for r, values in found.items()]
+
+
+def _rated(ridges: Iterable[Ridge], devices: pl.DataFrame, setup: str) -> list[tuple[list[int], pl.DataFrame]]:
+    """Return the devices with their rates, for setups with the same rates: those and the rows of one of them."""
+    read = sorted({n for r in ridges for n in r.reads()} & set(devices.columns))
+    found: list[tuple[list[int], pl.DataFrame]] = []
+    for (nth,), rows in devices.partition_by(setup, as_dict=True, maintain_order=True).items():
+        rates = rows.select(read)
+        alike = next((setups for setups, known in found if known.select(read).equals(rates)), None)
+        if alike is None:
+            found.append(([nth], rows))
+        else:
+            alike.append(nth)
+    return found
 
 
 def _bundles(ridges: Iterable[Ridge]) -> list[list[Ridge]]:

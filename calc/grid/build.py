@@ -24,8 +24,14 @@ Compute = Callable[[Dataset, Plan, list[tuple[Part, str]], Progress | None], Non
 """Computes parts, each with the hash of what it rests on, and puts them in their places."""
 TOGETHER = 8
 """Parts that one worker computes before it says so: of models whose formulas are alike."""
-ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(1 << 32), "MALLOC_TRIM_THRESHOLD_": str(1 << 32)}
-"""Settings of a worker's C library, which NumPy asks: it keeps the memory of one part for the next, a sixth faster."""
+SETTINGS = {
+    # the C library, which NumPy asks, keeps the memory of one part for the next: a sixth faster
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 32),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 32),
+    # rows that Polars streams at once with some hundreds of columns: they stay near the core, and few are held
+    "POLARS_IDEAL_MORSEL_SIZE": str(1 << 15),
+}
+"""Settings of a worker."""
 _at_work: tuple[Plan, Path]
 """What a worker computes, and where."""
 
@@ -90,9 +96,11 @@ def _compute(
 ) -> None:
     """Compute parts and put them in their places; models of one make one after the other, whose formulas are alike."""
     make = _makes(plan)
-    order = sorted(missing, key=lambda m: make[m[0].model_id])
+    order = sorted(missing, key=lambda m: (make[m[0].model_id], m[0].nth))
     alike = [list(group) for _, group in groupby(order, key=lambda m: make[m[0].model_id])]
     tasks = [group[i : i + TOGETHER] for group in alike for i in range(0, len(group), TOGETHER)]
+    # the small ones last: then no worker waits long for another
+    tasks.sort(key=len, reverse=True)
     asked = {part.path: part for part, _ in missing}
     pool: Executor
     if workers == 1:
@@ -101,7 +109,7 @@ def _compute(
         pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin, (plan, dataset.folder))
     try:
         # workers start with the first task; each has its share of the cores
-        with _environment({**ALLOCATOR, "POLARS_MAX_THREADS": str(max((os.cpu_count() or 1) // workers, 1))}):
+        with _environment({**SETTINGS, "POLARS_MAX_THREADS": str(max((os.cpu_count() or 1) // workers, 1))}):
             futures = [pool.submit(_parts, task) for task in tasks]
         for future in as_completed(futures):
             for aside, written in future.result():
@@ -145,7 +153,8 @@ def _begin(plan: Plan, folder: Path) -> None:
 def _parts(task: list[tuple[Part, str]]) -> list[tuple[str, Written]]:
     """Compute parts and write them aside."""
     plan, folder = _at_work
-    return [write_aside(folder, part.path, content, plan.rows(part)) for part, content in task]
+    rows = plan.rows([part for part, _ in task])
+    return [write_aside(folder, part.path, content, found) for (part, content), found in zip(task, rows, strict=True)]
 
 
 def _told(progress: Progress | None, questions: int) -> None:

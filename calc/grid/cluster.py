@@ -15,18 +15,15 @@ from uuid import uuid4
 
 import polars as pl
 
-from calc.companions import substituted
 from calc.dialects import SPARK, joined_facts
 from calc.errors import CalcError
-from calc.evaluation import POLARS, programs_of, with_companions
+from calc.evaluation import POLARS, programs_of, request, with_companions
 from calc.formula import Node
 from calc.grid.build import Compute, Progress
 from calc.grid.dataset import Dataset, Written, failing, write_aside
-from calc.grid.parts import Part, Plan
-from calc.loading import load_sheet
+from calc.grid.parts import Asked, Part, Plan
 from calc.program import Program, ResultRow, by_level
-from calc.questions import CONFIGURATION, DEVICE, ROW, Questions, prepare
-from calc.results import result_columns
+from calc.questions import CONFIGURATION, DEVICE, ROW, Questions
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -115,7 +112,7 @@ class Job:
     def part(self, part: Part, content: str) -> tuple[str, Written]:
         """Compute a part, write it aside and return what a manifest says of it."""
         staging = self._folder / STAGING / part.path
-        frames = [frame for asked in self._plan.asked_by(part) for frame in self._rows(asked)]
+        frames = [frame for asked in self._plan.asked_by([part]) for frame in self._rows(asked)]
         if frames:
             whole = frames[0]
             for frame in frames[1:]:
@@ -123,23 +120,20 @@ class Job:
             whole.coalesce(1).write.mode("overwrite").parquet(str(staging))
             rows = pl.read_parquet(staging / "*.parquet")
         else:
-            rows = self._plan.rows(part)
+            (rows,) = self._plan.rows([part])
         with failing(self._folder):
             shutil.rmtree(staging, ignore_errors=True)
         return write_aside(self._folder, part.path, content, self._plan.finished(part, rows, is_in_order=False))
 
-    def _rows(self, asked: pl.LazyFrame) -> Iterator[DataFrame]:
+    def _rows(self, asked: Asked) -> Iterator[DataFrame]:
         """Return the answers to questions, with their own columns and what conditions read."""
         plan, tables = self._plan, self._plan.tables
         by, sheet = plan.spec.by, plan.spec.sheet
-        questions = prepare(tables, asked, result_columns(tables, by))
-        sheets = {stack: load_sheet(tables, sheet, stack) for stack, _, _ in questions.groups()}
-        questions = substituted(questions, sheets)
-        columns = tuple(c for c in result_columns(tables, by) if c in plan.wanted)
-        programs = programs_of(tables, sheets, by, columns, questions, "wide")
-        own = asked.select(plan.keys).collect()
+        ready = request(tables, asked.frame, by, sheet)
+        columns = tuple(c for c in ready.results if c in plan.wanted)
+        programs = programs_of(tables, ready.sheets, by, columns, ready.questions, "wide")
         for mine, program in with_companions(tables, sheet, programs, POLARS):
-            yield self._answers(mine, program, own)
+            yield self._answers(mine, program, asked.own)
 
     def _answers(self, questions: Questions, program: Program, own: pl.DataFrame) -> DataFrame:
         view = f"questions_{uuid4().hex}"

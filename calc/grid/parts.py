@@ -8,20 +8,23 @@ import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import groupby
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
 import polars as pl
 
 import calc
-from calc.axes import remember
+from calc.axes import product
 from calc.errors import CalcError
-from calc.evaluation import evaluate
+from calc.evaluation import request
 from calc.grid.conditions import Conditions
 from calc.grid.derive import Derivation, derivation
 from calc.grid.spec import Spec
 from calc.loading import load_sheet
 from calc.questions import ATTENTIONS, defaults, model_parameters, scenario_columns, scenarios, stack_of
+from calc.results import Answers
 from calc.tables import Tables
 
 FORMAT = 1
@@ -49,6 +52,14 @@ class Part:
         return f"model_id={quote(self.model_id, safe='')}/part-{self.nth:05}.parquet"
 
 
+@dataclass(frozen=True)
+class Asked:
+    """Questions of one kind, the same of every model; ``own`` are the scenario columns of those of one."""
+
+    frame: pl.LazyFrame
+    own: pl.DataFrame
+
+
 class Plan:
     """Everything that the parts of one grid have in common."""
 
@@ -56,7 +67,7 @@ class Plan:
         self.tables, self.spec = tables, spec
         self._conditions = Conditions(tables, spec)
         self._asked = spec.asked(tables)
-        self._orders: dict[tuple[int, int, int], pl.Series] = {}
+        self._orders: dict[tuple[int, int, int], tuple[pl.Series, pl.DataFrame]] = {}
         self._texts = {c for c, r in scenario_columns(tables).items() if r["dtype"] == "text"} | {"workload_id"}
         self.keys = [c for c in self._asked if c != "model_id"]
         """Scenario columns of the files, which do not hold the model."""
@@ -164,17 +175,38 @@ class Plan:
     def _device_ids(self) -> list[str]:
         return [str(h) for h in self.spec.axes["hardware_id"]]
 
-    def rows(self, part: Part) -> pl.DataFrame:
-        """Return a part's rows: scenario columns and stored results, device by device."""
-        found = []
-        for asked in self.asked_by(part):
-            answers = evaluate(self.tables, asked, self.spec.by, self.spec.sheet)
-            kept = [*self.keys, *(c for c in self.wanted if c in answers.collect_schema())]
-            found.append(answers.select(kept).collect())
-        if not found:
-            empty = self._asked | {c: pl.Float64() for c in self.wanted}
-            found = [pl.DataFrame(schema={c: t for c, t in empty.items() if c != "model_id"})]
-        return self.finished(part, pl.concat(found, how="diagonal") if len(found) > 1 else found[0])
+    def rows(self, parts: list[Part]) -> Iterator[pl.DataFrame]:
+        """Return the rows of each part: scenario columns and stored results, in the file's order.
+
+        Parts that ask the same of several models, one after the other, are answered together.
+        """
+        for same in self._alike_in(parts):
+            kinds = [self._answered(asked) for asked in self.asked_by(same)]
+            for part in same:
+                found = [next(answers) for answers in kinds]
+                whole = pl.concat(found, how="diagonal") if len(found) > 1 else found[0] if found else self._nothing()
+                yield self.finished(part, whole)
+
+    def _alike_in(self, parts: list[Part]) -> Iterator[list[Part]]:
+        """Return parts in groups that ask the same."""
+        for _, same in groupby(parts, lambda p: (p.first, p.n) if self._conditions.are_of_all else p.path):
+            yield list(same)
+
+    def _answered(self, asked: Asked) -> Iterator[pl.DataFrame]:
+        """Return the answers to questions, with their own columns: those of each model."""
+        ready = request(self.tables, asked.frame, self.spec.by, self.spec.sheet)
+        each, pieces = asked.own.height, list[pl.DataFrame]()
+        for found in ready.answers(tuple(c for c in self.wanted if c in ready.results)):
+            last = found.first + found.height
+            for model in range(found.first // each, -(-last // each)):
+                pieces.append(_of_model(found, asked.own, model))
+                if (model + 1) * each <= last:
+                    yield pl.concat(pieces) if len(pieces) > 1 else pieces[0]
+                    pieces = []
+
+    def _nothing(self) -> pl.DataFrame:
+        types = self._asked | {c: pl.Float64() for c in self.wanted}
+        return pl.DataFrame(schema={c: t for c, t in types.items() if c != "model_id"})
 
     @cached_property
     def wanted(self) -> list[str]:
@@ -189,7 +221,8 @@ class Plan:
         whole = self._conditions.of_rows(rows, part.model_id)
         kept = whole.select(*self.keys, *(c for c in self.stored if c in whole.columns))
         if is_in_order:
-            return kept[self._order(part, kept)]
+            order, keys = self._order(part, kept)
+            return pl.concat([keys, kept.drop(self.keys)[order]], how="horizontal")
         types = {c: t for c, t in self._types.items() if c in kept.columns}
         return kept.cast(pl.Schema({**kept.schema, **types})).sort(
             [c for c in self._sorted if c in kept.columns], maintain_order=True
@@ -207,37 +240,48 @@ class Plan:
             return {c: t for c, t in self.spec.rows.schema.items() if c in self.keys}
         return {**self.configurations.schema, **self.devices.schema}
 
-    def _order(self, part: Part, rows: pl.DataFrame) -> pl.Series:
-        """Return the places of rows in the order of a file: by the sizes of a question, then by device.
+    def _order(self, part: Part, rows: pl.DataFrame) -> tuple[pl.Series, pl.DataFrame]:
+        """Return the places of rows in the order of a file, by the sizes of a question, then by device; and its keys.
 
         Queries ask for a workload or a device: a reader skips the row groups of others.
         """
         known = (part.first, part.n, rows.height)
-        if known not in self._orders:
-            places = rows.select(self._sorted).with_row_index("__place")
-            order = places.sort(self._sorted, maintain_order=True)["__place"]
-            if not self._conditions.are_of_all:
-                return order
-            self._orders = {known: order}
+        if known not in self._orders or not self._conditions.are_of_all:
+            places = rows.select(self.keys).with_row_index("__place").sort(self._sorted, maintain_order=True)
+            self._orders = {known: (places["__place"], places.drop("__place"))}
         return self._orders[known]
 
-    def asked_by(self, part: Part) -> Iterator[pl.LazyFrame]:
-        """Return a part's questions, those of one kind after the other, so that each answer is one program's."""
+    def asked_by(self, parts: list[Part]) -> Iterator[Asked]:
+        """Return the questions of parts that ask the same, those of one kind after the other.
+
+        So each answer is one program's.
+        """
+        first, models = parts[0], [p.model_id for p in parts]
         if self.spec.rows is not None:
-            yield self._rows_of(part.model_id).slice(part.first, part.n).lazy()
+            rows = self._rows_of(first.model_id).slice(first.first, first.n)
+            yield Asked(rows.lazy(), rows.select(self.keys))
             return
-        mine = self._conditions.of_model(self.configurations.slice(part.first, part.n), part.model_id)
+        mine = self._conditions.of_model(self.configurations.slice(first.first, first.n), first.model_id)
         kinds = [c for c in MIXED if c in mine.columns]
         for group in mine.partition_by(kinds, maintain_order=True) if kinds else [mine]:
             if group.height and self.devices.height:
-                axes = [pl.DataFrame({"model_id": [part.model_id]}), self.devices]
                 configured = [c for c in group.columns if c in self._asked]
-                axes += [group.select(configured)] if configured else []
-                frame = axes[0].lazy()
-                for axis in axes[1:]:
-                    frame = frame.join(axis.lazy(), how="cross", maintain_order="left_right")
-                remember(frame, axes)
-                yield frame
+                axes = [self.devices, group.select(configured)] if configured else [self.devices]
+                every = product([pl.DataFrame({"model_id": models}), *axes])
+                yield Asked(every, product(axes).select(self.keys).collect())
+
+
+def _of_model(found: Answers, own: pl.DataFrame, nth: int) -> pl.DataFrame:
+    """Return the answers to the nth model's questions, whose scenario columns are ``own``."""
+    a, b = nth * own.height - found.first, (nth + 1) * own.height - found.first
+    if found.is_one_each():
+        mine, keys = found.frame[max(a, 0) : b], own[max(-a, 0) : found.height - a]
+    else:
+        question = found.question_of()
+        ends = np.searchsorted(question, [a, b])
+        mine = found.frame[ends[0] : ends[1]]
+        keys = own[question[ends[0] : ends[1]] - a]
+    return pl.concat([keys, mine], how="horizontal")
 
 
 def _compact(column: pl.Series, texts: set[str]) -> pl.Series:

@@ -14,7 +14,7 @@ from calc.grid.parts import FORMAT, Plan
 from calc.grid.spec import Spec, described_spec
 from calc.inputs import fact_columns
 from calc.program import GRAINS, Axis, Column
-from calc.questions import defaults, scenario_columns
+from calc.questions import DEGREES, SETUP, defaults, scenario_columns
 from calc.results import result_columns
 from calc.sheet_queries import KEYS, QUESTION
 from calc.tables import FORMATS, Tables
@@ -113,7 +113,7 @@ def _of_precision(role: str) -> str:
 class StackView:
     """The rows of a grid whose questions name one stack of techniques, with every result that it has.
 
-    What depends on a model alone, or on a device and formats alone, is computed once in small tables that the rows are
+    What depends on a model alone, or on a device and setup alone, is computed once in small tables that the rows are
     joined with: a query over all rows pays for what it asks of each.
     """
 
@@ -126,7 +126,7 @@ class StackView:
         self._of_model, self._of_device, self._of_row = _by_table(program.columns)
         self._inputs = program.inputs
         self._names = f"__of_model_{nth}", f"__of_device_{nth}"
-        self._device_keys = ["hardware_id", *(c for c in ("precision", *FORMATS) if c in self._asked)]
+        self._device_keys = ["hardware_id", *(c for c in ("precision", *SETUP) if c in self._asked)]
 
     def tables(self) -> list[str]:
         """Return the statements that make the small tables."""
@@ -140,18 +140,19 @@ class StackView:
         return [of_model, f"create table {self._names[1]} as with {', '.join(ctes)} select * from {last}"]
 
     def _keys_of_devices(self) -> str:
-        """Return the SELECT of every device and choice of formats that is asked."""
+        """Return the SELECT of every device and setup that is asked."""
         if self._spec.rows is not None:
             return f"select distinct {', '.join(self._device_keys)} from {ROWS}"
         axes = []
         for column in self._device_keys:
             texts = ", ".join("null" if v is None else f"'{v}'" for v in self._spec.axes[column])
-            axes.append(f"(select unnest([{texts}]::varchar[]) as {column})")
+            axes.append(f"(select unnest([{texts}]::{'double' if column in DEGREES else 'varchar'}[]) as {column})")
         return "select * from " + " cross join ".join(axes)
 
     def _device_facts(self) -> str:
-        columns = [f"k.{c}" for c in self._device_keys if c not in FORMATS]
-        columns += [f"k.{c} as __key_{c}" for c in self._device_keys if c in FORMATS]
+        columns = [f"k.{c}" for c in self._device_keys if c not in SETUP]
+        columns += [f"k.{c} as __key_{c}" for c in self._device_keys if c in SETUP]
+        columns += [f"cast(k.{d} as double) as {d}" for d in DEGREES if d in self._device_keys and d in self._inputs]
         columns += [f'h."{n}"' for n, _ in fact_columns(self._tables, "hardware") if n in self._inputs]
         joins = ["left join hardware as h on h.hardware_id = k.hardware_id"]
         named = "lower(k.precision)" if "precision" in self._asked else "'w16a16kv16'"
@@ -184,13 +185,13 @@ class StackView:
         """Return the SELECT of rows with what formulas read."""
         columns = ["g.__number", *(f'g."{c}" as "__asked_{c}"' for c in self._asked)]
         columns += [f'g."{c}" as "{STORED}{c}"' for c in self._stored]
-        numbers = [c for c in defaults(self._tables) if c in self._inputs and c in self._asked]
+        numbers = [c for c in defaults(self._tables) if c in self._inputs and c in self._asked and c not in DEGREES]
         columns += [f'cast(g."{c}" as double) as "{c}"' for c in numbers]
         columns += ["g.attention"] if "attention" in self._inputs and "attention" in self._asked else []
         if not self._found.derived:
             return f"select {', '.join(columns)} from asked as g"
         model, device = self._names
-        on = [f"d.{'__key_' if c in FORMATS else ''}{c} is not distinct from g.{c}" for c in self._device_keys[1:]]
+        on = [f"d.{'__key_' if c in SETUP else ''}{c} is not distinct from g.{c}" for c in self._device_keys[1:]]
         return (
             f"select {', '.join(columns)}, m.* exclude (model_id), d.* exclude (hardware_id) from asked as g "
             f"left join {model} as m on m.model_id = g.model_id "
@@ -219,8 +220,8 @@ class StackView:
 
 
 def _by_table(columns: list[Column]) -> tuple[list[Column], list[Column], list[Column]]:
-    """Return columns that depend on the model alone, on device and formats alone, and the others."""
+    """Return columns that depend on the model alone, on device and setup alone, and the others."""
     of_model = [c for c in columns if c.axes and not c.axes & ~Axis.MODEL]
-    of_device = [c for c in columns if not c.axes & ~(Axis.DEVICE | Axis.FORMATS)]
+    of_device = [c for c in columns if not c.axes & ~(Axis.DEVICE | Axis.SETUP)]
     apart = {c.id for c in (*of_model, *of_device)}
     return of_model, of_device, [c for c in columns if c.id not in apart]

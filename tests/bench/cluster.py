@@ -67,7 +67,8 @@ def by_duckdb(spec: Path, polars: Path) -> float:
         start = time.perf_counter()
         kept = [*plan.keys, *plan.wanted]
         answers = [
-            evaluate(plan.tables, a, "serving", engine="duckdb").select(kept).collect() for a in plan.asked_by(part)
+            evaluate(plan.tables, a.frame, "serving", engine="duckdb").select(kept).collect()
+            for a in plan.asked_by([part])
         ]
         seconds += time.perf_counter() - start
         same(plan.finished(part, pl.concat(answers)), pl.read_parquet(polars / part.path, hive_partitioning=False))
