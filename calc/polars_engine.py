@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import polars as pl
 
 from calc.expressions import expression, expressions
-from calc.formula import TRUE, Node, is_literal
+from calc.formula import TRUE, Node, is_literal, number
 from calc.plans import GATE, Known, collected, known, points, unfolded
 from calc.program import Program, by_level
 from calc.questions import ROW, Questions
@@ -19,6 +20,7 @@ TILE_ROWS = 1 << 19
 """Questions whose results are computed at once: what they rest on is held for so many."""
 OPERATORS = 70
 """Rows of operators that a question has, more or less."""
+TEXTS = ("string", "null")
 Points = list[tuple[Known, pl.LazyFrame]]
 """Questions of a program, and their rows with what its result rows read."""
 
@@ -59,23 +61,25 @@ def _side_by_side(found: Points, height: int) -> tuple[pl.DataFrame, pl.Series |
     n = max(len(p.rows) for p in programs)
     is_even = all(len(p.rows) == n and all(r.gate == TRUE for r in p.rows) for p in programs)
     outputs, dtypes = programs[0].outputs, programs[0].dtypes
-    labels = {c: said for c in outputs if (said := _row_labels(programs, c)) is not None}
+    labels = {c: told for c in outputs if (told := _row_labels(programs, c)) is not None}
+    texts = {c: told for c in outputs if c not in labels and (told := _texts(programs, c)) is not None}
     computed = [c for c in outputs if c not in labels]
     is_in_order = len(found) == 1 and found[0][0].questions.is_in_order and not programs[0].addends
     row = [] if is_in_order else [ROW]
-    wide = collected((f.select(*row, *_wide_values(k.program, n, computed, is_even)) for k, f in found), height)
+    values = [_wide_values(p, n, computed, texts) + ([] if is_even else _gates(p, n)) for p in programs]
+    wide = collected((f.select(*row, *own) for (_, f), own in zip(found, values, strict=True)), height)
     whole = wide[0] if is_in_order else pl.concat(wide).sort(ROW)
-    nth = pl.int_range(n * whole.height, dtype=pl.UInt32, eager=True).alias("__nth")
-    below = pl.DataFrame([nth, *(_below(whole, c, n) for c in computed)])
-    if not is_even:
-        below = below.filter(_below(whole, GATE, n))
-    nth = below["__nth"]
-    said = [pl.Series(c, v, dtype=DTYPES[dtypes[c]]).gather(nth % n) for c, v in labels.items()]
-    results = below.with_columns(said).select(*outputs)
+    with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
+        below = dict(zip(computed, pool.map(lambda c: _below(whole, c, n), computed), strict=True))
+    below |= {c: pl.Series(c, told, dtype=pl.String).gather(below[c]) for c, told in texts.items()}
+    nth = np.tile(np.arange(n, dtype=np.uint32), whole.height if labels else 0)
+    below |= {c: pl.Series(c, told, dtype=DTYPES[dtypes[c]]).gather(nth) for c, told in labels.items()}
+    results = pl.DataFrame([below[c] for c in outputs])
     if is_even:
         return results, None
-    row_of = whole[ROW] if row else pl.int_range(whole.height, dtype=pl.UInt32, eager=True)
-    return results, row_of.gather(nth // n)
+    is_there = _below(whole, GATE, n)
+    row_of = whole[ROW].to_numpy() if row else np.arange(whole.height, dtype=np.uint32)
+    return results.filter(is_there), pl.Series(ROW, np.repeat(row_of, n)).filter(is_there)
 
 
 def _row_labels(programs: list[Program], column: str) -> list[object] | None:
@@ -87,29 +91,58 @@ def _row_labels(programs: list[Program], column: str) -> list[object] | None:
     return None
 
 
+def _texts(programs: list[Program], column: str) -> list[object] | None:
+    """Return the texts that a column may say, None among them; None where they are not known beforehand.
+
+    Engines move a number for each of them in no time, a text in ten times as long.
+    """
+    if programs[0].dtypes[column] != "text":
+        return None
+    said = [v for p in programs for r in p.rows for v in _said(r.values[column])]
+    return list(dict.fromkeys([None, *(v.value for v in said)])) if all(v.kind in TEXTS for v in said) else None
+
+
+def _said(node: Node) -> Iterable[Node]:
+    """Return what a choice gives."""
+    return (*node.children[1:-1:2], node.children[-1]) if node.kind == "case" else [node]
+
+
+def _numbered(node: Node, texts: list[object]) -> Node:
+    """Return a choice of texts as one of their places."""
+    if node.kind != "case":
+        return number(texts.index(node.value))
+    kept = [_numbered(c, texts) if i % 2 else c for i, c in enumerate(node.children[:-1])]
+    return Node("case", None, (*kept, _numbered(node.children[-1], texts)))
+
+
 def _below(found: pl.DataFrame, column: str, n: int) -> pl.Series:
     """Return a column of each question's result rows, one below the other."""
     if n == 1:
         return found[f"0 {column}"].alias(column)
-    if found[f"0 {column}"].dtype == pl.Float64:
-        below = np.stack([found[f"{i} {column}"].to_numpy() for i in range(n)], axis=1).reshape(-1)
-        return pl.Series(column, below, nan_to_null=True)
+    rows = [found[f"{i} {column}"] for i in range(n)]
+    if rows[0].dtype.is_numeric():
+        below = np.empty((found.height, n), rows[0].to_physical().head(0).to_numpy().dtype)
+        for i, row in enumerate(rows):
+            below[:, i] = row.to_numpy()
+        return pl.Series(column, below.reshape(-1), nan_to_null=any(row.has_nulls() for row in rows))
     places = np.arange(n * found.height, dtype=np.uint32).reshape(n, -1).T.reshape(-1)
-    return pl.concat([found[f"{i} {column}"].alias(column) for i in range(n)], rechunk=True).gather(pl.Series(places))
+    return pl.concat([row.alias(column) for row in rows], rechunk=True).gather(pl.Series(places))
 
 
-def _wide_values(program: Program, n: int, columns: list[str], is_even: bool) -> list[pl.Expr]:
-    found = [
-        v.alias(f"{i} {v.meta.output_name()}")
-        for i, r in enumerate(program.rows)
-        for v in _values({c: r.values[c] for c in columns}, program)
-    ]
+def _wide_values(program: Program, n: int, columns: list[str], texts: dict[str, list[object]]) -> list[pl.Expr]:
+    types = {c: pl.UInt8 if c in texts else DTYPES[program.dtypes[c]] for c in columns}
+    found = []
+    for i, row in enumerate(program.rows):
+        told = {c: _numbered(row.values[c], texts[c]) if c in texts else row.values[c] for c in columns}
+        found += [expression(node).cast(types[c]).alias(f"{i} {c}") for c, node in told.items()]
     for i in range(len(program.rows), n):
-        found += [pl.lit(None, DTYPES[program.dtypes[c]]).alias(f"{i} {c}") for c in columns]
-    if not is_even:
-        gates = [expression(r.gate) for r in program.rows] + [pl.lit(False)] * (n - len(program.rows))
-        found += [g.alias(f"{i} {GATE}") for i, g in enumerate(gates)]
+        found += [pl.lit(0 if c in texts else None, types[c]).alias(f"{i} {c}") for c in columns]
     return found
+
+
+def _gates(program: Program, n: int) -> list[pl.Expr]:
+    gates = [expression(r.gate) for r in program.rows] + [pl.lit(False)] * (n - len(program.rows))
+    return [g.alias(f"{i} {GATE}") for i, g in enumerate(gates)]
 
 
 def _values(values: dict[str, Node], program: Program) -> list[pl.Expr]:

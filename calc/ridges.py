@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from calc.folding import replace
 from calc.formula import ONE, ZERO, Node, is_literal, name, names
-from calc.program import STAGES, Axis, Column, Compiler, Program, ResultRow, levelled, read_by, result_rows
+from calc.program import STAGES, Axis, Column, Compiler, Program, ResultRow, levelled, read_by, result_rows, written_in
 from calc.tiles import Leaf, Ridge, Term
 
 FEW_MORE = 2
@@ -38,6 +38,9 @@ def ridged_program(compiler: Compiler, by: str, columns: list[str]) -> Program:
     compiler.rewrite({c.id: hoister.hoisted(c.node) for c in points})
     wanted = read_by(rows) | hoister.kept | {n for r in extractor.ridges for n in r.reads()}
     columns_left = levelled(compiler.needed(wanted), wanted)
+    at_points = [c for c in columns_left if c.where == "point"]
+    rows, kept = written_in(rows, at_points, set())
+    columns_left = [c for c in columns_left if c.where != "point" or c in kept]
     return Program(columns_left, rows, [], {c: name(c) for c in rows[0].values}, ridges=extractor.ridges)
 
 

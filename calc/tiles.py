@@ -7,9 +7,11 @@ sum over devices: it costs the same for ten operators as for a hundred.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from threading import local
 from typing import NamedTuple
 
 import numpy as np
@@ -79,9 +81,13 @@ def ridge_columns(
         blocks = list(_blocks(np.flatnonzero(np.isin(chosen, setups))))
         jobs += [(rates, at, same) for same in bundles for at in blocks]
 
+    rooms = local()
+
     def compute(job: tuple[_Rates, slice | Ints, list[Ridge]]) -> None:
         rates, at, same = job
-        tile = _Tile(sizes, rates, at, n_devices, {r.side for r in same})
+        if not hasattr(rooms, "own"):
+            rooms.own = _Room(n_devices)
+        tile = _Tile(sizes, rates, at, rooms.own, {r.side for r in same})
         tile.add(same[0].terms)
         for ridge in same:
             found[ridge.id][:, at] = tile.side(ridge.side)
@@ -189,24 +195,45 @@ class _Pairs:
     terms: list[Term] = field(default_factory=list)
 
 
+class _Room:
+    """Memory for one tile after the other: to ask for it anew each time takes longer than to fill it."""
+
+    def __init__(self, n_devices: int) -> None:
+        self.n_devices = n_devices
+        self._found: dict[str, Floats] = {}
+
+    def array(self, use: str, n: int, more: int = 0) -> Floats:
+        """Return an array of all devices, and so many rows ``more``, by n configurations, with whatever is in it."""
+        height = self.n_devices + more
+        if use not in self._found:
+            self._found[use] = np.empty(height * BLOCK)
+        return self._found[use][: height * n].reshape(height, n)
+
+    def zeros(self, use: str, n: int, more: int = 0) -> Floats:
+        """Return an array of nothing."""
+        found = self.array(use, n, more)
+        found.fill(0.0)
+        return found
+
+
 class _Tile:
     """The sums of terms over one block of configurations on all devices."""
 
-    def __init__(self, sizes: _Values, rates: _Rates, at: slice | Ints, n_devices: int, sides: set[str]) -> None:
-        self._sizes, self._rates, self._at = sizes, rates, at
-        n = at.stop - at.start if isinstance(at, slice) else len(at)
+    def __init__(self, sizes: _Values, rates: _Rates, at: slice | Ints, room: _Room, sides: set[str]) -> None:
+        self._sizes, self._rates, self._at, self._room = sizes, rates, at, room
+        self._n = at.stop - at.start if isinstance(at, slice) else len(at)
         self._apart = sides != {"both"}
-        self._sums = {s: np.zeros((n_devices, n)) for s in (("unit", "other") if self._apart else ("both",))}
+        self._sums = {s: room.zeros(s, self._n) for s in (("unit", "other") if self._apart else ("both",))}
         self._exact: dict[str, Floats] = {}
         """What is computed as the formula says, by side: where something is unknown sides do not add up."""
         self._sides = sides
-        self._room: list[Floats] = []
 
     def side(self, side: str) -> Floats:
         """Return the sum of one side, or of both."""
-        is_sum = side == "both" and self._apart
-        found = self._sums["unit"] + self._sums["other"] if is_sum else self._sums[side]
-        return found + self._exact[side] if side in self._exact else found
+        found = self._sums.get(side)
+        if found is None:
+            found = np.add(self._sums["unit"], self._sums["other"], out=self._room.array("both", self._n))
+        return np.add(found, self._exact[side], out=self._scratch()[0]) if side in self._exact else found
 
     def add(self, terms: Iterable[Term]) -> None:
         """Add terms up, each by the way that costs least."""
@@ -217,7 +244,7 @@ class _Tile:
             elif len(term.unit) == len(term.other) == 1:
                 self._paired(pairs, term)
             elif self._apart:
-                self._add_exactly(term)
+                self._add_apart(term)
             else:
                 self._add_greatest(term)
         for same in pairs:
@@ -256,9 +283,31 @@ class _Tile:
             np.maximum(found, time, out=found)
         np.add(sums, found, out=sums)
 
+    def _add_apart(self, term: Term) -> None:
+        """Add a term of which nothing that matters is unknown to the sum of its greater side."""
+        unit, other, is_unit = self._times(term)
+        for side, time, hides in (("unit", unit, ~is_unit), ("other", other, is_unit)):
+            np.copyto(time, 0.0, where=hides)
+            np.multiply(time, self._sizes[term.weight][self._at], out=time)
+            np.add(self._sums[side], time, out=self._sums[side])
+
     def _add_exactly(self, term: Term) -> None:
         """Add a term as its formula says."""
-        weight = self._sizes[term.weight][self._at]
+        unit, other, is_unit = self._times(term)
+        for side in sorted(self._sides):
+            if side not in self._exact:
+                self._exact[side] = self._room.zeros(f"exact {side}", self._n)
+            if side == "both":
+                time = np.fmax(unit, other, out=self._scratch()[2])
+            else:
+                time, hides = (unit, ~is_unit) if side == "unit" else (other, is_unit)
+                # not a product: what is unknown and does not count is nothing
+                np.copyto(time, 0.0, where=hides)
+            np.multiply(time, self._sizes[term.weight][self._at], out=time)
+            np.add(self._exact[side], time, out=self._exact[side])
+
+    def _times(self, term: Term) -> tuple[Floats, Floats, Flags]:
+        """Return a term's times as its formula gives them, and whether a unit's is the greater."""
         unit, other, time = self._scratch()
         for into, leaves in ((unit, term.unit), (other, term.other)):
             for nth, leaf in enumerate(leaves):
@@ -267,25 +316,11 @@ class _Tile:
                 if nth:
                     np.fmax(into, time, out=into)
         with np.errstate(invalid="ignore"):
-            is_unit = unit >= other
-        for side in self._sides:
-            if side not in self._exact:
-                self._exact[side] = np.zeros_like(unit)
-            if side == "both":
-                np.fmax(unit, other, out=time)
-            else:
-                counts, shown = (is_unit, unit) if side == "unit" else (~is_unit, other)
-                # not a product: what is unknown and does not count is nothing
-                time.fill(0.0)
-                np.copyto(time, shown, where=counts)
-            np.multiply(time, weight, out=time)
-            np.add(self._exact[side], time, out=self._exact[side])
+            return unit, other, unit >= other
 
     def _scratch(self) -> list[Floats]:
         """Return room for the times of a term."""
-        if not self._room:
-            self._room = [np.empty_like(next(iter(self._sums.values()))) for _ in range(3)]
-        return self._room
+        return [self._room.array(f"time {i}", self._n) for i in range(3)]
 
     def _add_pairs(self, same: _Pairs) -> None:
         """Add terms of one ridge point: of each device those whose unit takes longer, then the others."""
@@ -295,16 +330,30 @@ class _Tile:
         sizes = np.stack([self._size(t.unit[0]) for t in same.terms])
         traffic = np.stack([self._size(t.other[0]) for t in same.terms])
         weights = np.stack([self._sizes[t.weight][self._at] for t in same.terms])
-        n, rank = sizes.shape[1], self._ranks(same, order, sizes, traffic)
-        place, shape = (rank * n + np.arange(n)).ravel(), (len(order) + 1, n)
-        joined = np.bincount(place, (weights * sizes).ravel(), shape[0] * n).reshape(shape)
-        for nth in range(len(order) - 1, 0, -1):
-            joined[nth] += joined[nth + 1]
-        self._sums["unit" if self._apart else "both"][order] += joined[1:] * units[order, None]
-        joined = np.bincount(place, (weights * traffic).ravel(), shape[0] * n).reshape(shape)
-        for nth in range(1, len(order)):
-            joined[nth] += joined[nth - 1]
-        self._sums["other" if self._apart else "both"][order] += joined[:-1] * others[order, None]
+        n, rank, place = self._n, self._ranks(same, order, sizes, traffic), np.argsort(order)
+        at = (rank * n + np.arange(n)).ravel()
+        self._add_rated("unit", self._running(at, weights * sizes, backwards=True), place + 1, units)
+        self._add_rated("other", self._running(at, weights * traffic, backwards=False), place, others)
+
+    def _running(self, at: Ints, sizes: Floats, backwards: bool) -> Floats:
+        """Return running sums, down or up the rows, of sizes put to places: in few long steps, which threads share."""
+        side = math.isqrt(self._room.n_devices) + 1
+        joined = self._room.zeros("joined", self._n, side * side - self._room.n_devices)
+        np.add.at(joined.reshape(-1), at, sizes.ravel())
+        blocks = joined.reshape(side, side, -1)
+        first, step = (side - 1, -1) if backwards else (0, 1)
+        for nth in range(first + step, side - 1 - first + step, step):
+            blocks[:, nth] += blocks[:, nth - step]
+        for nth in range(first + step, side - 1 - first + step, step):
+            blocks[nth] += blocks[nth - step, side - 1 - first]
+        return joined
+
+    def _add_rated(self, side: str, joined: Floats, place: Ints, rates: Floats) -> None:
+        """Add the sum at each device's place, times its rate."""
+        time, sums = self._scratch()[0], self._sums[side if self._apart else "both"]
+        np.take(joined, place, axis=0, out=time, mode="clip")
+        np.multiply(time, rates[:, None], out=time)
+        np.add(sums, time, out=sums)
 
     def _ranks(self, same: _Pairs, order: Ints, sizes: Floats, traffic: Floats) -> Ints:
         """Return on how many devices, in their order, a unit takes at least as long as the other ceiling."""
