@@ -73,7 +73,9 @@ def ridge_columns(
     bundles = _bundles(ridges)
     chosen = configurations[setup].to_numpy()
     n_devices = devices.height // devices[setup].n_unique()
-    found = {r.id: np.empty((n_devices, len(chosen))) for same in bundles for r in same}
+    shown = [r.id for same in bundles for r in same]
+    # as one, because NumPy asks for large pages where an array is large: it is filled in half the time
+    found = dict(zip(shown, np.empty((len(shown), n_devices, len(chosen))), strict=True))
     sizes = _Values(configurations)
     jobs = []
     for setups, rated in _rated(ridges, devices, setup):
