@@ -27,3 +27,5 @@ PAGES = [
 ]
 
 st.navigation(PAGES, position="top").run()
+# once the first page is drawn
+deployments.start()

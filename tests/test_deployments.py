@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
 import calc
+from calc.ui import deployments
 
 
 @pytest.fixture
@@ -60,3 +62,30 @@ def test_what_is_no_grid_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """A folder that is none, as a sentence."""
     at = opened(tmp_path, monkeypatch)
     assert "is no grid" in at.error[0].value
+
+
+def test_the_demo_is_built_beside_the_dashboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It begins with the dashboard, by a process of its own; the page waits for it; a named grid needs none."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = tmp_path / "llm-calculator" / "demo"
+    monkeypatch.setenv("CALC_GRID", "none")
+    deployments.start()
+    assert not folder.exists()
+    monkeypatch.delenv("CALC_GRID")
+    deployments.start()
+    page = "from calc.ui import deployments\ndeployments.page()"
+    at = AppTest.from_string(page, default_timeout=120).run()
+    assert not at.exception and not at.error and len(at.dataframe[0].value) > 5
+    assert "96,768 deployments" in at.caption[0].value
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["is_complete"] and sum(p["rows"] for p in manifest["parts"]) == 96_768
+
+
+def test_a_demo_that_cannot_be_built_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache that is no folder, as a sentence."""
+    monkeypatch.delenv("CALC_GRID", raising=False)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    deployments.start()
+    at = AppTest.from_string("from calc.ui import deployments\ndeployments.page()", default_timeout=120).run()
+    assert not at.exception and "cannot be written" in at.error[0].value

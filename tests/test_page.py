@@ -28,6 +28,12 @@ SHOWN = {
 Copy = Callable[..., None]
 
 
+@pytest.fixture(autouse=True)
+def no_grid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the dashboard from building a grid that no test here asks."""
+    monkeypatch.setenv("CALC_GRID", "none")
+
+
 def opened(**query: str) -> AppTest:
     """Open the dashboard at a URL's parameters."""
     at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)

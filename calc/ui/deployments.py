@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,13 @@ import streamlit as st
 import calc
 from calc.display import quantity
 from calc.errors import CalcError
+from calc.tables import ROOT
 from calc.ui import answers
 from calc.ui.answers import Version, Word
 from calc.ui.tables import as_read
 
 FOLDER = "CALC_GRID"
-"""Environment variable: the grid that the page asks; without it the page builds the grid ``demo`` for itself."""
+"""Environment variable: the grid that the page asks; without it the dashboard builds the grid ``demo`` for itself."""
 LIMITS = {"ttft_s": 500, "tpot_s": 50}
 """What a first visit accepts, in milliseconds."""
 SHOWN = ("usd_per_million_output_tokens", "precision", "tp", "batch", "ttft_s", "tpot_s", "output_tokens_per_s")
@@ -36,7 +39,8 @@ def page() -> None:
     """Draw the page."""
     st.header("Cheapest deployment on each device")
     try:
-        connection = _grid(os.environ.get(FOLDER), answers.version())
+        named = os.environ.get(FOLDER)
+        connection = _grid(named or str(_demo()), not named, answers.version())
     except CalcError as error:
         st.error(str(error), title="There is no grid to ask", icon=":material/error:")
         return
@@ -65,18 +69,32 @@ def page() -> None:
                    "`python -m calc sql --grid grid \"from serving limit 5\"`.")  # fmt: skip
 
 
+def start() -> None:
+    """Begin to build the grid that the page asks where none is named, beside whatever the dashboard does meanwhile."""
+    if not os.environ.get(FOLDER):
+        _building(str(_demo()))
+
+
+@st.cache_resource(show_spinner=False)
+def _building(folder: str) -> subprocess.Popen[bytes]:
+    """Return the process that builds the grid ``demo``: it takes none of the time in which pages are drawn."""
+    command = [sys.executable, "-m", "calc", "grid", "demo", "--out", folder]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
 @st.cache_resource(max_entries=2, show_spinner="Building the demo grid: some seconds, once")
-def _grid(folder: str | None, version: Version) -> duckdb.DuckDBPyConnection:
-    """Return a connection over a grid; where none is named it is built, but what is there. Raises CalcError."""
-    if folder is None:
-        folder = str(_cache() / "demo")
+def _grid(folder: str, is_demo: bool, version: Version) -> duckdb.DuckDBPyConnection:
+    """Return a connection over a grid, the page's own once it is built. Raises CalcError."""
+    if is_demo:
+        _building(folder).wait()
+        # nothing is left to build, unless that process failed: then this says why
         calc.build_grid("demo", folder)
     return calc.connect(grid=folder)
 
 
-def _cache() -> Path:
-    """Return where this user's programs keep what they can make again."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llm-calculator"
+def _demo() -> Path:
+    """Return the place of the page's own grid: where this user's programs keep what they can make again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llm-calculator" / "demo"
 
 
 def _choose(connection: duckdb.DuckDBPyConnection) -> dict[str, Any] | None:
