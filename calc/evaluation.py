@@ -23,7 +23,7 @@ from calc.shapes import shaped
 from calc.sheet import Sheet
 from calc.tables import DTYPES, Tables
 
-BATCH_ROWS = 1 << 21
+BATCH_ROWS = 1 << 20
 UNFOLDED_BATCH_ROWS = 1 << 17
 SMALL_ROWS = 1000
 
@@ -62,8 +62,7 @@ class Request:
             form = self.engine.form(batch)
             programs = programs_of(self.tables, self.sheets, self.by, columns, batch, form)
             programs = with_companions(self.tables, self.sheet, programs, self.engine)
-            for found in self.engine.answers(self.tables, batch, programs):
-                yield found._replace(first=first + found.first)
+            yield from (f._replace(first=first + f.first) for f in self.engine.answers(self.tables, batch, programs))
 
 
 def request(

@@ -31,11 +31,15 @@ def answers(tables: Tables, batch: Questions, programs: Programs) -> Iterator[An
     # the questions of one group of a grid, or those that came with figures of a further model, are not a grid
     is_grid = batch.is_grid and all(questions.places is None for questions, _ in programs)
     for first, tile in batch.batches(TILE_ROWS) if is_grid else [(0, batch)]:
-        configuration = first // max(len(batch.devices), 1)
-        mine = [m for k in told if (m := k.of(configuration, tile)).configurations.height]
-        found = [(m, points(m, is_whole=len(mine) == 1)) for m in mine]
-        rows = _unfolded if mine[0].program.unfolds else _side_by_side
-        yield Answers(first, tile.height, *rows(found, tile.height))
+        # what a tile is computed from is not held while its rows are used
+        yield _answered([k.of(first // max(len(batch.devices), 1), tile) for k in told], first, tile.height)
+
+
+def _answered(told: list[Known], first: int, height: int) -> Answers:
+    mine = [k for k in told if k.configurations.height]
+    found = [(k, points(k, is_whole=len(mine) == 1)) for k in mine]
+    rows = _unfolded if mine[0].program.unfolds else _side_by_side
+    return Answers(first, height, *rows(found, height))
 
 
 def _unfolded(found: Points, height: int) -> tuple[pl.DataFrame, pl.Series]:

@@ -154,7 +154,7 @@ def _parts(task: list[tuple[Part, str]]) -> list[tuple[str, Written]]:
     """Compute parts and write them aside."""
     plan, folder = _at_work
     rows = plan.rows([part for part, _ in task])
-    return [write_aside(folder, part.path, content, found) for (part, content), found in zip(task, rows, strict=True)]
+    return [write_aside(folder, part.path, content, next(rows)) for part, content in task]
 
 
 def _told(progress: Progress | None, questions: int) -> None:

@@ -183,9 +183,8 @@ class Plan:
         for same in self._alike_in(parts):
             kinds = [self._answered(asked) for asked in self.asked_by(same)]
             for part in same:
-                found = [next(answers) for answers in kinds]
-                whole = pl.concat(found, how="diagonal") if len(found) > 1 else found[0] if found else self._nothing()
-                yield self.finished(part, whole)
+                # nothing bears a name that is not needed any more: rows take as much memory as their computation
+                yield self.finished(part, self._together([next(answers) for answers in kinds]))
 
     def _alike_in(self, parts: list[Part]) -> Iterator[list[Part]]:
         """Return parts in groups that ask the same."""
@@ -195,16 +194,20 @@ class Plan:
     def _answered(self, asked: Asked) -> Iterator[pl.DataFrame]:
         """Return the answers to questions, with their own columns: those of each model."""
         ready = request(self.tables, asked.frame, self.spec.by, self.spec.sheet)
-        each, pieces = asked.own.height, list[pl.DataFrame]()
+        each, begun = asked.own.height, list[pl.DataFrame]()
         for found in ready.answers(tuple(c for c in self.wanted if c in ready.results)):
             last = found.first + found.height
-            for model in range(found.first // each, -(-last // each)):
-                pieces.append(_of_model(found, asked.own, model))
-                if (model + 1) * each <= last:
-                    yield pl.concat(pieces) if len(pieces) > 1 else pieces[0]
-                    pieces = []
+            pieces = [_of_model(found, asked.own, model) for model in range(found.first // each, -(-last // each))]
+            del found
+            pieces[0] = pl.concat([*begun, pieces[0]]) if begun else pieces[0]
+            begun = [pieces.pop()] if last % each else []
+            while pieces:
+                yield pieces.pop(0)
 
-    def _nothing(self) -> pl.DataFrame:
+    def _together(self, kinds: list[pl.DataFrame]) -> pl.DataFrame:
+        """Return the rows of all kinds, one after the other."""
+        if kinds:
+            return pl.concat(kinds, how="diagonal") if len(kinds) > 1 else kinds[0]
         types = self._asked | {c: pl.Float64() for c in self.wanted}
         return pl.DataFrame(schema={c: t for c, t in types.items() if c != "model_id"})
 
