@@ -219,7 +219,9 @@ def _sql(options: argparse.Namespace) -> None:
         found = _asked_with(connection, query, _pairs(options.param))
         frame = found.pl() if found is not None else None
     except duckdb.Error as error:
-        raise CalcError(f"the query fails: {error}") from error
+        is_damaged = options.grid and ".parquet" in str(error)
+        mend = f"\nA file of {options.grid} is damaged: build the grid again" if is_damaged else ""
+        raise CalcError(f"the query fails: {error}{mend}") from error
     if options.grid and (missing := Dataset(options.grid).read().missing()):
         print(missing, file=sys.stderr)
     if frame is None:

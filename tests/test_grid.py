@@ -220,6 +220,8 @@ def test_damage_is_found_and_mended(tmp_path: Path, run: Run, grid: Path) -> Non
     other.write_bytes(content)
     said = run("grid", "--out", folder, "--check")
     assert said.returncode == 2 and said.stderr.count("truncated or changed") == 2
+    said = run("sql", "--grid", folder, "select sum(ttft_s) from serving")
+    assert said.returncode == 2 and "is damaged: build the grid again" in said.stderr
     assert calc.build_grid(SPEC, folder).computed == 2
     assert row_hashes(tmp_path / "g") == whole
     one.unlink()
@@ -388,6 +390,7 @@ WRONG = {
     "two axes that say the same": (with_axes(workload=["chat"]), "'batch' is given twice"),
     "no row keeps": (with_axes(hardware={"where": "year > 3000"}), "no row of hardware.csv keeps"),
     "no condition": ({**SPEC, "where": "batch + 1"}, "is no condition; it gives a"),
+    "where without its axis": ({**SPEC, "where": "pp > 1"}, "'pp' is no axis of this grid, so all of it says the same"),
     "where with a typo": ({**SPEC, "where": "bach > 1"}, "unknown name 'bach'; did you mean 'batch'"),
     "where that sums": ({**SPEC, "where": "SUM(batch) > 1"}, "SUM and MAX are no part"),
     "where that is no formula": ({**SPEC, "where": "batch >"}, "where"),

@@ -273,6 +273,9 @@ def _condition(tables: Tables, spec: Spec, text: str, where: str) -> Node:
         **condition_inputs(tables, spec),
         **{c: DTYPES[t] for c, t in result_columns(tables, spec.by).items()},
     }
+    absent = sorted(names(condition) & scenario_columns(tables).keys() - known.keys())
+    if absent:
+        raise CalcError(f"{where}: {absent[0]!r} is no axis of this grid, so all of it says the same; add it to [axes]")
     _chosen(pl.DataFrame([pl.Series(c, [], dtype=t) for c, t in known.items()]), condition, where)
     return condition
 
