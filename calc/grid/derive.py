@@ -19,7 +19,7 @@ from calc.sheet import Sheet
 from calc.summing import SummingCompiler
 from calc.tables import Tables
 
-CHEAP = 14
+CHEAP = 12
 """Operations: what takes more of them than this is stored."""
 STORED = "__stored_"
 """Before the name of a stored result in formulas: a fact may bear the same name."""
