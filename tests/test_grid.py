@@ -173,6 +173,22 @@ def test_techniques_conditions_and_other_grains(tmp_path: Path) -> None:
     assert operators.fetchall()[0][0] == pytest.approx(decode, rel=1e-12)
 
 
+def test_operators_stay_with_their_questions(tmp_path: Path) -> None:
+    """Two models of as many rows, but not of as many for each question: what one is sorted by is not the other's."""
+    models, axes = ["RWKV/rwkv-5-world-3b", "xai-org/grok-1"], {"tp": [1, 2, 4], "ep": [1, 2]}
+    calc.build_grid({"by": "operator", "axes": {"model": models, "hardware": ["h100"], **axes}}, tmp_path / "g")
+    asked = calc.scenarios(model=models, hardware="nvidia_h100_sxm", **axes)
+    keys = ["model_id", "tp", "ep", "stage", "part", "operator"]
+    wanted = calc.evaluate(asked, by="operator").select(*keys, "time_s").collect()
+    assert wanted["model_id"].value_counts()["count"].n_unique() == 1
+    found = calc.connect(grid=tmp_path / "g").sql(f"select {', '.join(keys)}, time_s from operators").pl()
+    both = wanted.cast({"tp": float, "ep": float}).join(found, on=keys, how="full", suffix="_grid", validate="1:1")
+    assert both.height == wanted.height == found.height
+    assert both["time_s"].is_null().equals(both["time_s_grid"].is_null())
+    known = both.drop_nulls("time_s")
+    assert known.height and ((known["time_s"] - known["time_s_grid"]).abs() <= 1e-12 * known["time_s"]).all()
+
+
 def test_a_frame_is_a_spec_too(tmp_path: Path) -> None:
     """A frame of scenarios is answered row by row."""
     rows = pl.DataFrame({"model_id": ["opt-125m", "llama-2-7b", "opt-125m"], "hardware_id": ["a100", "h100", "h100"],

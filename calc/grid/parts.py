@@ -67,7 +67,7 @@ class Plan:
         self.tables, self.spec = tables, spec
         self._conditions = Conditions(tables, spec)
         self._asked = spec.asked(tables)
-        self._orders: dict[tuple[int, int, int], tuple[pl.Series, pl.DataFrame]] = {}
+        self._orders: dict[tuple[int, int], tuple[pl.Series, pl.DataFrame]] = {}
         self._texts = {c for c, r in scenario_columns(tables).items() if r["dtype"] == "text"} | {"workload_id"}
         self.keys = [c for c in self._asked if c != "model_id"]
         """Scenario columns of the files, which do not hold the model."""
@@ -248,8 +248,10 @@ class Plan:
 
         Queries ask for a workload or a device: a reader skips the row groups of others.
         """
-        known = (part.first, part.n, rows.height)
-        if known not in self._orders or not self._conditions.are_of_all:
+        known = (part.first, part.n)
+        # what one model's rows are sorted by is another's where each question has one row, and the same are kept
+        is_of_all = self._conditions.are_of_all and self.spec.by == "serving"
+        if known not in self._orders or not is_of_all:
             places = rows.select(self.keys).with_row_index("__place").sort(self._sorted, maintain_order=True)
             self._orders = {known: (places["__place"], places.drop("__place"))}
         return self._orders[known]
