@@ -152,13 +152,18 @@ def test_techniques_conditions_and_other_grains(tmp_path: Path) -> None:
     }  # fmt: skip
     calc.build_grid(spec, tmp_path / "g")
     found = calc.connect(grid=tmp_path / "g").sql("from serving").pl()
-    asked = calc.scenarios(model=["llama-2-7b", "opt-125m"], hardware="a100", batch=[1, 16], tp=[1, 2],
+    asked = calc.scenarios(model=["meta-llama/Llama-2-7b-hf", "facebook/opt-125m"], hardware="a100", batch=[1, 16], tp=[1, 2],
                            technique=[None, "speculative_decoding", "prefill_first"])  # fmt: skip
     wanted = calc.evaluate(asked, by="serving").filter("fits").collect()
-    wanted = wanted.filter(~((pl.col("tp") == 2) & (pl.col("model_id") == "opt-125m")))
+    wanted = wanted.filter(~((pl.col("tp") == 2) & (pl.col("model_id") == "facebook/opt-125m")))
     assert found.height == wanted.height and set(found["hardware_id"]) == {"nvidia_a100_80gb_sxm"}
+    keys = ["model_id", "batch", "tp", "technique"]
+    both = wanted.with_columns(pl.col(keys[1:3]).cast(float)).join(
+        found, on=keys, suffix="_grid", validate="1:1", nulls_equal=True
+    )
+    assert both.height == wanted.height
     for column in ("ttft_s", "tpot_s", "output_tokens_per_s"):
-        got, want = found[column].sort(), wanted[column].sort()
+        got, want = both[f"{column}_grid"], both[column]
         assert ((got - want).abs() <= 1e-12 * want.abs()).all()
     calc.build_grid(
         {"by": "stage", "axes": {"model": ["opt-125m", "bert-base-uncased"], "hardware": "a100"}}, tmp_path / "s"
