@@ -1,12 +1,8 @@
-"""Figures: pure functions from a frame to an Altair chart, one per figure.
-
-``roofline`` is the page's; the others draw what the queries of ``sql/survey`` give.
-"""
+"""Figures of the dashboard's pages: pure functions from a frame to an Altair chart."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import altair as alt
 import polars as pl
@@ -18,28 +14,28 @@ QUIET = "#7d8b97"
 SHARES = [40, 1100]
 """Areas, in square pixels, of operators that take nothing and all of their stage's time."""
 
+PICK = "picked"
+"""Name of the selection that a click makes."""
 TOLD = (
     "Operator", "Part", "Stage", "Count", "Operations", "Memory traffic", "Intensity", "Time", "Share of stage",
     "Bound",
 )  # fmt: skip
 """What a point's tooltip says."""
-SHEETS = ["llm_viewer", "exact"]
-"""The paper's accounting first, then what is physically exact."""
-WIDTH, HEIGHT = 320, 240
-Chart = alt.Chart | alt.HConcatChart | alt.VConcatChart
-SECONDS, BYTES = alt.Axis(format="~s"), alt.Axis(format="~s")
-DECADES = alt.Axis(values=[10.0**p for p in range(-1, 5)], format="~g")
-WIDE_FIRST = ["fp16", "int8", "int4", "int2", "int1"]
+PLACED = (pl.col("arithmetic_intensity") > 0) & (pl.col("attainable_ops_per_s") > 0)
+"""Operators that have a place on the roofline: they compute, and their time is known."""
+PLAIN = ("Bars", "Lines", "Points")
+"""Charts of any table."""
+Chart = alt.LayerChart | alt.Chart | alt.HConcatChart | alt.VConcatChart
 
 
-def roofline(operators: pl.DataFrame, bandwidth: float, by: str = "Part") -> alt.LayerChart:
+def roofline(operators: pl.DataFrame, bandwidth: float, by: str = "Part", pick: bool = False) -> alt.LayerChart:
     """Return the log-log roofline: memory and compute ceilings, and a point per operator and stage.
 
     ``operators`` are rows of the operator grain with ``share``, the part of its stage's time that an operator takes;
     ``bandwidth`` is the device's, in bytes per second; ``by`` is what ``part`` tells apart. Rows without operations
-    have no place on the chart.
+    have no place on the chart. With ``pick`` a click selects a point, as ``PICK``.
     """
-    placed = operators.filter(pl.col("arithmetic_intensity") > 0, pl.col("attainable_ops_per_s") > 0)
+    placed = operators.filter(PLACED)
     peaks = ceilings(operators, bandwidth)
     x = [*placed["arithmetic_intensity"], *peaks["ridge"]]
     y = [*placed["attainable_ops_per_s"], *peaks["peak_ops_per_s"]]
@@ -96,6 +92,8 @@ def roofline(operators: pl.DataFrame, bandwidth: float, by: str = "Part") -> alt
             tooltip=[alt.Tooltip(f"{c}:N", title=c) for c in TOLD],
         )
     )  # fmt: skip
+    if pick:
+        points = points.add_params(alt.selection_point(name=PICK, fields=["stage", "part", "operator"]))
     layers = [memory_ceiling, compute_ceilings, ceiling_labels, bandwidth_label, points]
     chart = alt.LayerChart(layer=layers, height=400)
     drawn: alt.LayerChart = chart.configure_legend(orient="bottom-right", symbolStrokeWidth=0)
@@ -153,222 +151,170 @@ def _rate(value: float) -> str:
     return quantity(value, "op/s")
 
 
-def table_1(found: pl.DataFrame) -> Chart:
-    """Return the arithmetic intensity of each layer, by stage and bound."""
-    told = found.with_columns(pl.col("arithmetic_intensity").cast(pl.Float64))
-    base = alt.Chart(told, width=WIDTH, height=HEIGHT, title="Table 1: arithmetic intensity of each layer")
-    drawn: Chart = base.mark_point(filled=True, size=80).encode(
-        x=alt.X(
-            "arithmetic_intensity:Q", title="Arithmetic intensity (OP/B)", scale=alt.Scale(type="log"), axis=DECADES
+def memory_bar(held: pl.DataFrame, capacity: float) -> alt.LayerChart:
+    """Return what fills a device's memory as one stacked bar, with its capacity as a line.
+
+    ``held`` has a row per ``item`` with its ``held_bytes``, in the order in which they are stacked.
+    """
+    items = held["item"].to_list()
+    end = pl.col("held_bytes").cum_sum()
+    told = held.with_columns(
+        end=end,
+        start=end - pl.col("held_bytes"),
+        size=pl.col("held_bytes").map_elements(_bytes, return_dtype=pl.String),
+    )
+    x = alt.X("start:Q", title=None, axis=alt.Axis(format="~s", tickCount=6), scale=alt.Scale(zero=True))
+    bar = alt.Chart(told).mark_bar(height=26).encode(
+        x=x, x2="end:Q", tooltip=[alt.Tooltip("item:N", title="Held by"), alt.Tooltip("size:N", title="Size")],
+        color=alt.Color("item:N", title=None, scale=alt.Scale(domain=items), sort=items,
+                        legend=alt.Legend(orient="bottom", columns=2, labelLimit=300)),
+    )  # fmt: skip
+    full = pl.DataFrame({"start": [capacity], "name": [f"capacity {_bytes(capacity)}"]})
+    line = alt.Chart(full).mark_tick(thickness=3, size=40, color=QUIET).encode(x=x, tooltip="name:N")
+    text = alt.Chart(full).mark_text(align="right", dx=-6, color=QUIET, fontSize=12).encode(x=x, text="name:N")
+    return alt.LayerChart(layer=[bar, line, text], height=115)
+
+
+def _bytes(value: float) -> str:
+    return quantity(value, "byte")
+
+
+def time_bars(operators: pl.DataFrame, most: int = 15) -> alt.Chart:
+    """Return the operators that take the most of a stage's time, a bar for each stage; a click picks one.
+
+    ``operators`` are rows of the operator grain with ``all_s`` and ``share``.
+    """
+    named = operators.filter(pl.col("all_s") > 0).with_columns(
+        name=pl.format("{} · {}", "operator", "part"),
+        time=pl.col("all_s").map_elements(lambda v: quantity(v, "s"), return_dtype=pl.String),
+    )
+    largest = named.group_by("name", maintain_order=True).agg(pl.col("share").max())
+    order = largest.sort("share", descending=True, maintain_order=True).head(most)["name"].to_list()
+    stages = named["stage"].unique(maintain_order=True).to_list()
+    shown = named.filter(pl.col("name").is_in(order))
+    drawn: alt.Chart = (
+        alt.Chart(shown.select("stage", "part", "operator", "name", "bound", "share", "time"))
+        .mark_bar(cursor="pointer")
+        .encode(
+            x=alt.X("share:Q", title="Share of the stage's time", axis=alt.Axis(format="%", tickCount=5)),
+            y=alt.Y("name:N", title=None, sort=order, axis=alt.Axis(labelLimit=190)),
+            yOffset=alt.YOffset("stage:N", sort=stages),
+            color=alt.Color("stage:N", title=None, sort=stages, scale=alt.Scale(domain=stages),
+                            legend=alt.Legend(orient="top")),
+            tooltip=[alt.Tooltip("operator:N", title="Operator"), alt.Tooltip("part:N", title="Part"),
+                     alt.Tooltip("stage:N", title="Stage"), alt.Tooltip("time:N", title="Time"),
+                     alt.Tooltip("share:Q", title="Share", format=".2%"), alt.Tooltip("bound:N", title="Bound")],
+        )
+        .add_params(alt.selection_point(name=PICK, fields=["stage", "part", "operator"]))
+        .properties(height=alt.Step(13, **{"for": "offset"}))
+    )  # fmt: skip
+    return drawn
+
+
+def curves(
+    found: pl.DataFrame, x: str, y: str, titles: tuple[str, str], logs: tuple[bool, bool], crossings: pl.DataFrame
+) -> alt.LayerChart:
+    """Return one line for each ``line`` of ``found`` over ``x``, with the points where two lines cross.
+
+    ``titles`` and ``logs`` are of x and y; ``crossings`` has columns ``x``, ``y`` and ``told``.
+    """
+    order = found["line"].unique(maintain_order=True).to_list()
+    axes = [
+        kind(f"{column}:Q", title=title, scale=alt.Scale(type="log" if log else "linear", zero=False),
+             axis=alt.Axis(format="~s", tickCount=8))
+        for kind, column, title, log in zip((alt.X, alt.Y), (x, y), titles, logs, strict=True)
+    ]  # fmt: skip
+    lines = alt.Chart(found).mark_line(point=alt.OverlayMarkDef(size=45)).encode(
+        x=axes[0], y=axes[1],
+        color=alt.Color("line:N", title=None, sort=order, scale=alt.Scale(domain=order),
+                        legend=alt.Legend(orient="bottom", columns=1 if len(order) > 3 else 0, labelLimit=600)),
+        tooltip=[alt.Tooltip("line:N", title="Line"), alt.Tooltip(f"{x}:Q", title=titles[0], format=",.4~g"),
+                 alt.Tooltip("shown:N", title=titles[1])],
+    )  # fmt: skip
+    marks = alt.Chart(crossings).mark_point(shape="diamond", size=150, filled=True, color=QUIET).encode(
+        x=alt.X("x:Q"), y=alt.Y("y:Q"), tooltip=[alt.Tooltip("told:N", title="Crossing")],
+    )  # fmt: skip
+    return alt.LayerChart(layer=[lines, marks] if crossings.height else [lines], height=420)
+
+
+def front(found: pl.DataFrame, x: str, y: str, titles: tuple[str, str], name: str) -> alt.LayerChart:
+    """Return configurations as points and those that none beats as a line through their own.
+
+    ``found`` has ``is_on_front``, ``told`` and the column ``name``, by which points on the front are coloured.
+    """
+    log, axis = alt.Scale(type="log", zero=False), alt.Axis(format="~s", tickCount=6)
+    axes = [
+        kind(f"{column}:Q", title=title, scale=log, axis=axis)
+        for kind, column, title in zip((alt.X, alt.Y), (x, y), titles, strict=True)
+    ]  # fmt: skip
+    best = found.filter("is_on_front").sort(x)
+    order = best[name].unique(maintain_order=True).to_list()
+    tooltip = [alt.Tooltip("told:N", title="Deployment"), *(
+        alt.Tooltip(f"{c}:Q", title=t, format=".4~g") for c, t in zip((x, y), titles, strict=True)
+    )]  # fmt: skip
+    others = alt.Chart(found.filter(~pl.col("is_on_front"))).mark_circle(size=18, opacity=0.35, color=QUIET)
+    line = alt.Chart(best).mark_line(color=QUIET, strokeWidth=1.5)
+    points = alt.Chart(best).mark_point(size=90, filled=True, opacity=1)
+    layers = [
+        others.encode(x=axes[0], y=axes[1], tooltip=tooltip),
+        line.encode(x=axes[0], y=axes[1]),
+        points.encode(
+            x=axes[0], y=axes[1], tooltip=tooltip,
+            color=alt.Color(f"{name}:N", title=None, sort=order, legend=alt.Legend(orient="bottom", labelLimit=400)),
         ),
-        y=alt.Y("layer:N", title=None, sort=found["layer"].unique(maintain_order=True).to_list()),
-        color=alt.Color("bound:N", title="Bound"),
-        column=alt.Column("stage:N", title=None, sort="descending"),
-        row=alt.Row("sheet:N", title=None, sort=SHEETS),
+    ]  # fmt: skip
+    return alt.LayerChart(layer=layers, height=420)
+
+
+def waterfall(steps: pl.DataFrame, title: str) -> alt.LayerChart:
+    """Return how a figure changes from step to step: whole bars at both ends, what each step adds or takes between.
+
+    ``steps`` has ``step``, ``start``, ``end``, ``kind`` (whole, better or worse) and ``shown``, in order.
+    """
+    order = steps["step"].to_list()
+    kinds = ["whole", "better", "worse"]
+    base = alt.Chart(steps).encode(
+        x=alt.X("step:N", title=None, sort=order, axis=alt.Axis(labelAngle=-25, labelLimit=180)),
+        tooltip=[alt.Tooltip("step:N", title="Step"), alt.Tooltip("shown:N", title=title)],
     )
+    bars = base.mark_bar(size=34).encode(
+        y=alt.Y("start:Q", title=title, axis=alt.Axis(format="~s")), y2="end:Q",
+        color=alt.Color("kind:N", title=None, scale=alt.Scale(domain=kinds, range=[QUIET, "#3f8f4f", "#c2445f"]),
+                        legend=alt.Legend(orient="bottom")),
+    )  # fmt: skip
+    text = base.mark_text(dy=-8, fontSize=12, color=QUIET).encode(y=alt.Y("top:Q"), text="shown:N")
+    return alt.LayerChart(layer=[bars, text], height=380)
+
+
+def relative(found: pl.DataFrame) -> alt.Chart:
+    """Return figures of scenarios as multiples of the first's: ``figure``, ``scenario``, ``times``, ``shown``."""
+    order = found["figure"].unique(maintain_order=True).to_list()
+    names = found["scenario"].unique(maintain_order=True).to_list()
+    drawn: alt.Chart = alt.Chart(found, height=alt.Step(14, **{"for": "offset"})).mark_bar().encode(
+        x=alt.X("times:Q", title="Times that of A", axis=alt.Axis(format="~g", tickCount=6)),
+        y=alt.Y("figure:N", title=None, sort=order, axis=alt.Axis(labelLimit=230)),
+        yOffset=alt.YOffset("scenario:N", sort=names),
+        color=alt.Color("scenario:N", title=None, sort=names, scale=alt.Scale(domain=names),
+                        legend=alt.Legend(orient="top")),
+        tooltip=[alt.Tooltip("scenario:N", title="Scenario"), alt.Tooltip("figure:N", title="Figure"),
+                 alt.Tooltip("shown:N", title="Value"), alt.Tooltip("times:Q", title="Times that of A", format=".3~g")],
+    )  # fmt: skip
     return drawn
 
 
-def figure_5(found: pl.DataFrame) -> Chart:
-    """Return the roofline of both stages, beside it that of the exact accounting."""
-    return _rooflines(found, "Figure 5: roofline in 16 bits", "Part")
+def plain(found: pl.DataFrame, kind: str, x: str, y: str, by: str | None) -> alt.Chart:
+    """Return one of the ``PLAIN`` charts of a table, of column ``y`` over ``x``, coloured by ``by``."""
 
+    def typed(column: str) -> str:
+        escaped = column.replace("\\", "\\\\").replace(".", "\\.").replace(":", "\\:").replace("[", "\\[")
+        return f"{escaped}:{'Q' if found[column].dtype.is_numeric() else 'N'}"
 
-def figure_6(found: pl.DataFrame) -> Chart:
-    """Return the roofline of a prefill and of a decode step for each choice of formats."""
-    formats = pl.format("weights {}, activations {}", "weight_format", "activation_format")
-    return _rooflines(found.with_columns(part=formats), "Figure 6: roofline under quantization", "Formats")
-
-
-def _rooflines(found: pl.DataFrame, title: str, by: str) -> Chart:
-    drawn = []
-    for sheet in SHEETS:
-        mine = found.filter(sheet=sheet)
-        # on the diagonal performance over intensity is the bandwidth
-        on_it = mine.filter(bound="memory").select(pl.col("memory_bytes") / pl.col("time_s")).max()
-        drawn.append(roofline(mine, float(on_it.item()), by).properties(width=460, title=sheet))
-    chart = alt.hconcat(*(_bare(c) for c in drawn), title=title)
-    whole: Chart = chart.configure_legend(orient="right", symbolStrokeWidth=0)
-    return whole
-
-
-def _bare(chart: alt.LayerChart) -> alt.LayerChart:
-    """Return a chart without the settings that only a whole figure may have."""
-    bare = chart.copy()
-    bare.config = alt.Undefined
-    return bare
-
-
-def figure_7(found: pl.DataFrame) -> Chart:
-    """Return memory as stacked bars, for each choice of formats, batch and length."""
-    parts = {"weight_memory_bytes": "weights", "kv_cache_bytes": "KV cache", "activation_bytes": "activations"}
-    told = _named(found).filter(stage="prefill").rename(parts)
-    told = told.with_columns(question=_question())
-    bars = told.unpivot(list(parts.values()), index=["sheet", "formats", "question"], variable_name="part")
-    base = alt.Chart(bars, width=200, height=200, title="Figure 7: memory by formats")
-    drawn: Chart = base.mark_bar().encode(
-        x=alt.X("formats:N", title=None, axis=alt.Axis(labelAngle=-40)),
-        y=alt.Y("value:Q", title="Bytes", axis=BYTES),
-        color=alt.Color("part:N", title="Memory", sort=list(parts.values())),
-        column=alt.Column("question:N", title=None),
-        row=alt.Row("sheet:N", title=None, sort=SHEETS),
-    )
+    base = alt.Chart(found, height=380)
+    marked = {"Bars": base.mark_bar, "Lines": base.mark_line, "Points": base.mark_circle}[kind]()
+    across = f"{typed(x).rpartition(':')[0]}:N" if kind == "Bars" else typed(x)
+    drawn: alt.Chart = marked.encode(
+        x=alt.X(across, sort=None, title=x), y=alt.Y(typed(y), axis=alt.Axis(format="~s"), title=y),
+        color=alt.Color(typed(by), title=by) if by else alt.Undefined,
+        tooltip=[alt.Tooltip(typed(c), title=c) for c in found.columns[:8]],
+    )  # fmt: skip
     return drawn
-
-
-def figure_8(found: pl.DataFrame) -> Chart:
-    """Return the time of a decode step by batch, a line for each number of bits."""
-    return _lines(
-        found,
-        "batch",
-        "Batch",
-        "time_s",
-        "Time of a step (s)",
-        "weight_format",
-        "Figure 8: decode by batch and bits",
-        order=WIDE_FIRST,
-    )
-
-
-def figure_9(found: pl.DataFrame) -> Chart:
-    """Return the time of a prefill by length, a line for each number of bits."""
-    return _lines(
-        found,
-        "input_len",
-        "Tokens",
-        "time_s",
-        "Time (s)",
-        "weight_format",
-        "Figure 9: prefill by length and bits",
-        order=WIDE_FIRST,
-    )
-
-
-def figure_11(found: pl.DataFrame) -> Chart:
-    """Return the time of a decode step by length, a line for each choice of formats."""
-    return _lines(
-        _named(found),
-        "input_len",
-        "Tokens",
-        "time_s",
-        "Time of a step (s)",
-        "formats",
-        "Figure 11: decode by length and formats",
-        log=True,
-    )
-
-
-def figure_15(found: pl.DataFrame) -> Chart:
-    """Return the time of two operators, apart and fused, in both panels."""
-    base = alt.Chart(found, width=WIDTH, height=120, title="Figure 15: fusion of two operators")
-    drawn: Chart = base.mark_bar().encode(
-        y=alt.Y("what:N", title=None, sort=found["what"].unique(maintain_order=True).to_list()),
-        x=alt.X("time_s:Q", title="Time (s)", axis=SECONDS),
-        color=alt.Color("panel:N", title="First operator"),
-        column=alt.Column("sheet:N", title=None, sort=SHEETS),
-    )
-    return drawn
-
-
-def figure_16(found: pl.DataFrame) -> Chart:
-    """Return time with FlashAttention as a share of that without, by stage, batch and length."""
-    keys = ["sheet", "stage", "batch", "input_len"]
-    both = found.pivot("attention", index=keys, values=["time_s", "memory_bytes"])
-    told = both.select(
-        "sheet", "stage",
-        _question().alias("question"),
-        pl.col("batch"), pl.col("input_len"),
-        time=pl.col("time_s_flash") / pl.col("time_s_eager"),
-        traffic=pl.col("memory_bytes_flash") / pl.col("memory_bytes_eager"),
-    ).sort("batch", "input_len")  # fmt: skip
-    bars = told.unpivot(["time", "traffic"], index=["sheet", "stage", "question"], variable_name="of")
-    base = alt.Chart(bars, width=WIDTH, height=HEIGHT, title="Figure 16: what FlashAttention leaves")
-    drawn: Chart = base.mark_bar().encode(
-        x=alt.X(
-            "question:N",
-            title=None,
-            sort=told["question"].unique(maintain_order=True).to_list(),
-            axis=alt.Axis(labelAngle=-40),
-        ),
-        xOffset="of:N",
-        y=alt.Y("value:Q", title="Share of the unfused", axis=alt.Axis(format="%")),
-        color=alt.Color("of:N", title="Of"),
-        column=alt.Column("stage:N", title=None, sort="descending"),
-        row=alt.Row("sheet:N", title=None, sort=SHEETS),
-    )
-    return drawn
-
-
-def figure_18(found: pl.DataFrame) -> Chart:
-    """Return the time of a decode step by batch, streamed to the device or computed on the host."""
-    names = {"streamed_s": "streamed to the device", "host_s": "computed on the host"}
-    told = found.rename(names).unpivot(
-        list(names.values()), index=["sheet", "batch"], variable_name="where", value_name="time_s"
-    )
-    return _lines(told, "batch", "Batch", "time_s", "Time of a step (s)", "where", "Figure 18: offloading", log=True)
-
-
-def figure_19(found: pl.DataFrame) -> Chart:
-    """Return latency and throughput by batch, a line for each length."""
-    told = found.with_columns(length=pl.format("{} tokens", pl.col("input_len").cast(pl.Int64)))
-    order = [f"{n:.0f} tokens" for n in sorted(told["input_len"].unique())]
-    drawn = [
-        _lines(told, "batch", "Batch", y, title, "length", None, order=order)
-        for y, title in (("time_s", "Latency of a step (s)"), ("tokens_per_s", "Tokens per second"))
-    ]
-    return alt.vconcat(*drawn, title="Figure 19: serving by batch and length")
-
-
-def figure_20(found: pl.DataFrame) -> Chart:
-    """Return the time of a decode step by bandwidth."""
-    return _lines(
-        found,
-        "bandwidth_bytes_per_s",
-        "Bandwidth (B/s)",
-        "time_s",
-        "Time of a step (s)",
-        None,
-        "Figure 20: decode by bandwidth",
-    )
-
-
-def _question() -> pl.Expr:
-    return pl.format("batch {}, {} tokens", pl.col("batch").cast(pl.Int64), pl.col("input_len").cast(pl.Int64))
-
-
-def _named(found: pl.DataFrame) -> pl.DataFrame:
-    """Return rows with their formats as one name: W4A16KV4."""
-    bits = [pl.col(f"{r}_format").str.extract(r"(\d+)") for r in ("weight", "activation", "kv")]
-    return found.with_columns(formats=pl.format("W{}A{}KV{}", *bits))
-
-
-def _lines(
-    found: pl.DataFrame,
-    x: str,
-    x_title: str,
-    y: str,
-    y_title: str,
-    by: str | None,
-    title: str | None,
-    log: bool = False,
-    order: list[str] | None = None,
-) -> alt.Chart:
-    scale = alt.Scale(type="log" if log else "linear")
-    base = alt.Chart(found, width=WIDTH, height=HEIGHT, title=title or alt.Undefined)
-    drawn: alt.Chart = base.mark_line(point=log).encode(
-        x=alt.X(f"{x}:Q", title=x_title, scale=scale, axis=alt.Axis(format="~s", tickCount=6)),
-        y=alt.Y(f"{y}:Q", title=y_title, scale=scale, axis=SECONDS),
-        color=alt.Color(f"{by}:N", title=None, sort=order or alt.Undefined) if by else alt.Undefined,
-        column=alt.Column("sheet:N", title=None, sort=SHEETS),
-    )
-    return drawn
-
-
-CHARTS: dict[str, Callable[[pl.DataFrame], Chart]] = {
-    chart.__name__: chart
-    for chart in (
-        table_1, figure_5, figure_6, figure_7, figure_8, figure_9, figure_11, figure_15, figure_16, figure_18,
-        figure_19, figure_20,
-    )
-}  # fmt: skip
-"""Name of the query and of its chart."""

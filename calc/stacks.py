@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import atexit
 import json
+from collections.abc import Callable
+from functools import partial
 from weakref import WeakSet
 
 import duckdb
@@ -16,7 +18,7 @@ from calc.evaluation import evaluate
 from calc.loading import load_sheet
 from calc.questions import scenario_columns, stack_of
 from calc.results import result_columns
-from calc.tables import DTYPES, Tables
+from calc.tables import DTYPES, ROOT, Tables
 
 STAGE = ("stage", "ops", "memory_bytes", "weight_bytes", "kv_read_bytes", "time_s", "bound", "reason")
 """What ``stage_answers`` says of a stage: columns of ``stages``."""
@@ -27,7 +29,36 @@ ANSWER = (
     "decode_memory_bytes", "reason",
 )  # fmt: skip
 """What a scenario answers under each technique: columns of ``serving``."""
+AT_ONCE = 6
+"""Techniques that are asked at a time, between two reports of what is done."""
+Answering = Callable[[list[str], list[list[str | None]]], list[list[dict[str, object]]]]
 _OPEN: WeakSet[duckdb.DuckDBPyConnection] = WeakSet()
+
+
+def what_helps(tables: Tables, scenario: dict[str, object], told: Callable[[float], object] = float) -> pl.DataFrame:
+    """Return what every technique would change for one scenario: the view ``what_helps``, a row per technique.
+
+    ``told`` is called with the share that is done. Raises CalcError for a scenario that cannot be asked.
+    """
+    asked = pl.DataFrame([scenario])
+    evaluate(tables, asked, by="serving").select("ttft_s").collect()
+    left_out = pl.col("group").is_in(["accounting", "money", "memory"])
+    ids: list[str | None] = [None, *tables["techniques"].filter(~left_out)["technique_id"]]
+    answered: dict[str | None, dict[str, object]] = {}
+    for first in range(0, len(ids), AT_ONCE):
+        some = ids[first : first + AT_ONCE]
+        answered |= dict(zip(some, _answers(tables, [json.dumps(scenario)], [some])[0], strict=True))
+        told(len(answered) / len(ids))
+    connection = duckdb.connect()
+    connection.register("techniques", tables["techniques"])
+    known = {c: pl.lit(None, DTYPES[str(rule["dtype"])]).alias(c) for c, rule in scenario_columns(tables).items()}
+    whole = asked.select(*asked.columns, *(e for c, e in known.items() if c not in asked.columns))
+    connection.register("asked", whole)
+    connection.execute("create table scenarios as from asked")
+    _create(connection, tables, lambda scenarios, lists: [[answered[t] for t in some] for some in lists])
+    found: pl.DataFrame = connection.sql((ROOT / "sql" / "what_helps.sql").read_text(encoding="utf-8")).pl()
+    connection.close()
+    return found
 
 
 def create_functions(connection: duckdb.DuckDBPyConnection, tables: Tables) -> None:
@@ -38,12 +69,16 @@ def create_functions(connection: duckdb.DuckDBPyConnection, tables: Tables) -> N
     ``ANSWER``; what cannot be asked has a ``reason`` and no figures. The second gives a struct for each stage of the
     scenario with its techniques, the columns of ``STAGE``, and fails where it cannot be asked.
     """
+    _create(connection, tables, partial(_answers, tables))
+
+
+def _create(connection: duckdb.DuckDBPyConnection, tables: Tables, answers: Answering) -> None:
     serving, stages = result_columns(tables, "serving"), result_columns(tables, "stage")
     answer = {"technique": "text"} | {c: serving[c] for c in ANSWER}
     stage = {c: stages[c] for c in STAGE}
 
     def technique_answers(scenarios: pa.ChunkedArray, techniques: pa.ChunkedArray) -> pa.Array:
-        return _listed(_answers(tables, scenarios.to_pylist(), techniques.to_pylist()), answer)
+        return _listed(answers(scenarios.to_pylist(), techniques.to_pylist()), answer)
 
     def stage_answers(scenarios: pa.ChunkedArray, sheets: pa.ChunkedArray) -> pa.Array:
         return _listed(_stages(tables, scenarios.to_pylist(), sheets.to_pylist()), stage)

@@ -41,7 +41,7 @@ def add_commands(
 
 
 def _figure(options: argparse.Namespace) -> None:
-    from calc.charts import CHARTS
+    from calc.survey_charts import CHARTS
     from calc.tables import ROOT
 
     name = options.name if options.name in CHARTS else f"figure_{options.name}"
@@ -71,7 +71,7 @@ def _helps(options: argparse.Namespace, asked: Asked) -> None:
     import polars as pl
 
     import calc
-    from calc.database import connect
+    from calc.stacks import what_helps
     from calc.tables import load
 
     writable(options.output, WRITERS)
@@ -81,14 +81,8 @@ def _helps(options: argparse.Namespace, asked: Asked) -> None:
         raise CalcError(f"--top {options.top}: show at least one")
     if options.sheet != "exact":
         raise CalcError(f"--sheet {options.sheet}: techniques are weighed on the sheet 'exact' alone")
-    question = calc.scenarios(**asked(options)).collect()  # type: ignore[arg-type]
-    calc.evaluate(question, by="serving")
-    connection = connect(load(), query="from what_helps")
-    connection.execute("delete from scenarios")
-    connection.register("question", question)
-    connection.execute("insert into scenarios by name from question")
-    found = connection.sql("from what_helps").pl().sort(f"{options.by}_rank", "technique", nulls_last=True)
-    connection.close()
+    question = calc.scenarios(**asked(options)).collect().row(0, named=True)  # type: ignore[arg-type]
+    found = what_helps(load(), question).sort(f"{options.by}_rank", "technique", nulls_last=True)
     if options.output:
         write(found, options.output)
         return

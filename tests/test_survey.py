@@ -186,7 +186,7 @@ def test_bandwidth_is_what_decode_needs() -> None:
 @pytest.mark.parametrize("name", ["table_1", *(f"figure_{n}" for n in (5, 6, 7, 8, 9, 11, 15, 16, 18, 19, 20))])
 def test_every_figure_has_a_chart(name: str) -> None:
     """It is valid Vega-Lite and shows both accountings."""
-    from calc.charts import CHARTS
+    from calc.survey_charts import CHARTS
 
     found = figure(int(name.rpartition("_")[2])) if name != "table_1" else table_1()
     drawn = CHARTS[name](found).to_dict()

@@ -1,11 +1,12 @@
 -- figure_11: time and traffic of a decode step of Llama-2-13b on an A6000 by length and formats.
 -- grain: sheet, stage, batch, input_len, weight_format, activation_format, kv_format, attention
 -- reads: llm_viewer_stages_of, stages_of
+-- variables: model_id = meta-llama/Llama-2-13b-hf, hardware_id = llm_viewer/nvidia_A6000, batch = 1
 with question as (
     select
-        'meta-llama/Llama-2-13b-hf' as model_id,
-        'llm_viewer/nvidia_A6000' as hardware_id,
-        1 as batch,
+        coalesce(getvariable('model_id'), 'meta-llama/Llama-2-13b-hf') as model_id,
+        coalesce(getvariable('hardware_id'), 'llm_viewer/nvidia_A6000') as hardware_id,
+        coalesce(cast(getvariable('batch') as integer), 1) as batch,
         l.length as input_len,
         f.weight_format as weight_format,
         f.activation_format as activation_format,

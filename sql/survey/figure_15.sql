@@ -1,12 +1,13 @@
 -- figure_15: what fusing two operators gains where both are limited by memory, and where the first is by compute.
 -- grain: sheet, panel, what
 -- reads: hardware, llm_viewer_operators_of, operators_of
+-- variables: model_id = meta-llama/Llama-2-7b-hf, hardware_id = llm_viewer/nvidia_A6000, batch = 1, input_len = 2048
 with question as (
     select
-        'meta-llama/Llama-2-7b-hf' as model_id,
-        'llm_viewer/nvidia_A6000' as hardware_id,
-        1 as batch,
-        2048 as input_len,
+        coalesce(getvariable('model_id'), 'meta-llama/Llama-2-7b-hf') as model_id,
+        coalesce(getvariable('hardware_id'), 'llm_viewer/nvidia_A6000') as hardware_id,
+        coalesce(cast(getvariable('batch') as integer), 1) as batch,
+        coalesce(cast(getvariable('input_len') as integer), 2048) as input_len,
         'w16a16kv16' as precision,
         'eager' as attention
 ),
@@ -65,7 +66,7 @@ fused as (
         sum(time_s) as apart_s
     from alone
     cross join (
-        select memory_bandwidth_bytes_per_s from hardware where hardware_id = 'llm_viewer/nvidia_A6000'
+        select memory_bandwidth_bytes_per_s from hardware where hardware_id = coalesce(getvariable('hardware_id'), 'llm_viewer/nvidia_A6000')
     ) as device
     group by sheet, panel
 ),

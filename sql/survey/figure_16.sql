@@ -1,10 +1,11 @@
 -- figure_16: time and traffic of Llama-2-13b on an A6000 with and without FlashAttention.
 -- grain: sheet, stage, batch, input_len, weight_format, activation_format, kv_format, attention
 -- reads: llm_viewer_stages_of, stages_of
+-- variables: model_id = meta-llama/Llama-2-13b-hf, hardware_id = llm_viewer/nvidia_A6000
 with question as (
     select
-        'meta-llama/Llama-2-13b-hf' as model_id,
-        'llm_viewer/nvidia_A6000' as hardware_id,
+        coalesce(getvariable('model_id'), 'meta-llama/Llama-2-13b-hf') as model_id,
+        coalesce(getvariable('hardware_id'), 'llm_viewer/nvidia_A6000') as hardware_id,
         p.batch as batch,
         p.length as input_len,
         'fp16' as weight_format,

@@ -1,12 +1,13 @@
 -- figure_18: a decode step on an A6000 whose weights stay with the host, or on the host's CPU, by batch.
 -- grain: sheet, batch
 -- reads: hardware, llm_viewer_stages_of, stages_of
+-- variables: model_id = meta-llama/Llama-2-13b-hf, input_len = 512
 with question as (
     select
-        'meta-llama/Llama-2-13b-hf' as model_id,
+        coalesce(getvariable('model_id'), 'meta-llama/Llama-2-13b-hf') as model_id,
         d.hardware_id,
         b.batch,
-        512 as input_len,
+        coalesce(cast(getvariable('input_len') as integer), 512) as input_len,
         'w16a16kv16' as precision,
         'eager' as attention
     from (select unnest(['llm_viewer/nvidia_A6000', 'llm_viewer/intel_13900k']) as hardware_id) as d

@@ -1,12 +1,13 @@
 -- figure_20: a decode step of Llama-2-13b on a device of 200 TOP/s by its memory bandwidth.
 -- grain: sheet, bandwidth_bytes_per_s
 -- reads: hardware
+-- variables: model_id = meta-llama/Llama-2-13b-hf, batch = 1, input_len = 1024
 with question as (
     select
-        'meta-llama/Llama-2-13b-hf' as model_id,
+        coalesce(getvariable('model_id'), 'meta-llama/Llama-2-13b-hf') as model_id,
         'llm_viewer/figure_20' as hardware_id,
-        1 as batch,
-        1024 as input_len,
+        coalesce(cast(getvariable('batch') as integer), 1) as batch,
+        coalesce(cast(getvariable('input_len') as integer), 1024) as input_len,
         'w16a16kv16' as precision,
         'eager' as attention,
         'bandwidth_scaling' as technique,

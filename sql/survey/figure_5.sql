@@ -1,12 +1,13 @@
 -- figure_5: roofline of the operators of Llama-2-7b on an A6000 in 16 bits, both stages.
 -- grain: sheet, weight_format, activation_format, stage, part, operator
 -- reads: llm_viewer_operators_of, operators_of
+-- variables: model_id = meta-llama/Llama-2-7b-hf, hardware_id = llm_viewer/nvidia_A6000, batch = 1, input_len = 2048
 with question as (
     select
-        'meta-llama/Llama-2-7b-hf' as model_id,
-        'llm_viewer/nvidia_A6000' as hardware_id,
-        1 as batch,
-        2048 as input_len,
+        coalesce(getvariable('model_id'), 'meta-llama/Llama-2-7b-hf') as model_id,
+        coalesce(getvariable('hardware_id'), 'llm_viewer/nvidia_A6000') as hardware_id,
+        coalesce(cast(getvariable('batch') as integer), 1) as batch,
+        coalesce(cast(getvariable('input_len') as integer), 2048) as input_len,
         f.weight_format,
         f.activation_format,
         f.kv_format,

@@ -1,10 +1,11 @@
 -- figure_7: memory and time of Llama-2-13b on an A6000 by the formats of weights, activations and KV cache.
 -- grain: sheet, stage, batch, input_len, weight_format, activation_format, kv_format
 -- reads: llm_viewer_stages_of, serving_of, stages_of
+-- variables: model_id = meta-llama/Llama-2-13b-hf, hardware_id = llm_viewer/nvidia_A6000
 with question as (
     select
-        'meta-llama/Llama-2-13b-hf' as model_id,
-        'llm_viewer/nvidia_A6000' as hardware_id,
+        coalesce(getvariable('model_id'), 'meta-llama/Llama-2-13b-hf') as model_id,
+        coalesce(getvariable('hardware_id'), 'llm_viewer/nvidia_A6000') as hardware_id,
         p.batch,
         p.input_len,
         1 as output_len,

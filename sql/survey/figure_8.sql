@@ -1,12 +1,13 @@
 -- figure_8: time of a decode step of Llama-2-13b on an A6000 by batch and bits of a weight.
 -- grain: sheet, stage, batch, input_len, weight_format, activation_format, kv_format, attention
 -- reads: llm_viewer_stages_of, stages_of
+-- variables: model_id = meta-llama/Llama-2-13b-hf, hardware_id = llm_viewer/nvidia_A6000, input_len = 1024
 with question as (
     select
-        'meta-llama/Llama-2-13b-hf' as model_id,
-        'llm_viewer/nvidia_A6000' as hardware_id,
+        coalesce(getvariable('model_id'), 'meta-llama/Llama-2-13b-hf') as model_id,
+        coalesce(getvariable('hardware_id'), 'llm_viewer/nvidia_A6000') as hardware_id,
         b.batch as batch,
-        1024 as input_len,
+        coalesce(cast(getvariable('input_len') as integer), 1024) as input_len,
         w.format as weight_format,
         'fp16' as activation_format,
         'fp16' as kv_format,

@@ -1,12 +1,13 @@
 -- table_1: Table 1 of the survey: the operators of one layer of Llama-2-7b on an A6000, batch 1, length 2048.
 -- grain: sheet, stage, layer
 -- reads: llm_viewer_operators_of, operators_of
+-- variables: model_id = meta-llama/Llama-2-7b-hf, hardware_id = llm_viewer/nvidia_A6000, batch = 1, input_len = 2048
 with question as (
     select
-        'meta-llama/Llama-2-7b-hf' as model_id,
-        'llm_viewer/nvidia_A6000' as hardware_id,
-        1 as batch,
-        2048 as input_len,
+        coalesce(getvariable('model_id'), 'meta-llama/Llama-2-7b-hf') as model_id,
+        coalesce(getvariable('hardware_id'), 'llm_viewer/nvidia_A6000') as hardware_id,
+        coalesce(cast(getvariable('batch') as integer), 1) as batch,
+        coalesce(cast(getvariable('input_len') as integer), 2048) as input_len,
         'w16a16kv16' as precision,
         'eager' as attention
 ),
