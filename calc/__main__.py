@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     import polars as pl
 
 SCENARIO_OPTIONS = (
-    "batch", "input-len", "output-len", "cached-len", "precision", "weight-format", "activation-format", "kv-format",
-    "attention", "technique", "tp", "pp", "ep", "cp", "dp",
+    "batch", "input-len", "output-len", "cached-len", "n-images", "precision", "weight-format", "expert-format",
+    "embedding-format", "head-format", "activation-format", "kv-format", "attention", "technique",
+    "tp", "pp", "ep", "cp", "dp",
 )  # fmt: skip
 SHOWN = {
     "operator": ("stage", "part", "operator", "count", "ops", "memory_bytes", "arithmetic_intensity", "compute_format",
@@ -141,7 +142,7 @@ def _scenario(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="model id or alias")
     parser.add_argument("hardware", help="device id or alias")
     for option in SCENARIO_OPTIONS:
-        parser.add_argument(f"--{option}", metavar="N" if option.endswith(("len", "p", "batch")) else "NAME")
+        parser.add_argument(f"--{option}", metavar="N" if option.endswith(("len", "p", "batch", "images")) else "NAME")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="parameter of a technique")
     parser.add_argument("--sheet", default="exact", help="exact (default) or llm_viewer, the paper's accounting")
 

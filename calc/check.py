@@ -40,6 +40,13 @@ def check(tables: Tables) -> None:
         raise DataError(dict.fromkeys(findings))
 
 
+def check_sheet(tables: Tables, title: str) -> None:
+    """Raise DataError with everything that is wrong in one sheet."""
+    findings = _check_sheet(tables, load_sheet(tables, title))
+    if findings:
+        raise DataError(dict.fromkeys(findings))
+
+
 def _check_units(tables: Tables) -> Iterator[str]:
     """Find units in the dictionary and of parameters that are none."""
     dictionary = tables.dictionary.select("table_name", "column_name", "unit").iter_rows()

@@ -167,6 +167,16 @@ def _create_view(connection: duckdb.DuckDBPyConnection, view: str, text: str, gr
         connection.execute(f"create view {view} as select {nothing} where error('{reason}') is not null")
 
 
+def views_named(query: str) -> set[str]:
+    """Return the views of ``sql/`` and the answers, of any sheet, that a query asks or that those views ask."""
+    views = dict(sql_views(ROOT / "sql"))
+    grains = {view for view, _ in GRAINS.values()}
+    return {
+        word for word in _named(query, views)
+        if word in views or word.removesuffix("_of") in grains or word.removesuffix("_of").endswith(tuple(grains))
+    }  # fmt: skip
+
+
 def _named(query: str | None, views: dict[str, str]) -> set[str]:
     """Return every word of a query and of the views that it names, and so on."""
     found: set[str] = set()

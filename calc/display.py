@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 SMALL = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
 SHORT = {"op": "OP", "op/s": "OP/s", "byte": "B", "byte/s": "B/s", "op/byte": "OP/B", "w": "W", "j": "J", "usd": "USD",
@@ -22,6 +24,27 @@ def quantity(value: object, unit: str = "", digits: int = 4) -> str:
     if "e" in text and 1e-4 <= abs(number) < 1e6:
         text = f"{number:.0f}"
     return f"{text} {prefix}{short}".strip()
+
+
+LINKS = (
+    (r"(https://[^\s,;]+)", r"\1"),
+    (r"arXiv:(\d{4}\.\d{4,5})", r"https://arxiv.org/abs/\1"),
+    (r"github:([\w.-]+/[\w.-]+)@(\w+):([\w./-]+)", r"https://github.com/\1/blob/\2/\3"),
+    (r"github:([\w.-]+/[\w.-]+)@(\w+)", r"https://github.com/\1/tree/\2"),
+    (r"hf:([\w.-]+/[\w.-]+)", r"https://huggingface.co/\1"),
+    (r"\b([\w.-]+/[\w.-]+)@([0-9a-f]{7,40}) ([\w./-]+\.\w+)", r"https://github.com/\1/blob/\2/\3"),
+    (r"\b([\w.-]+/[\w.-]+)@([0-9a-f]{7,40})", r"https://github.com/\1/tree/\2"),
+)
+"""How sources name their places, and the address of each."""
+
+
+def link(source: str) -> str | None:
+    """Return the address of the first place that a source names; None where it names none that has one."""
+    for pattern, address in LINKS:
+        found = re.search(pattern, source)
+        if found:
+            return found.expand(address)
+    return None
 
 
 def capacity(value: object) -> str:

@@ -165,7 +165,8 @@ def _any(values: list[object]) -> bool:
     return any(v is not None for v in values)
 
 
-def scenario_columns(tables: Tables) -> dict[str, Mapping[str, object]]:
+@lru_cache(maxsize=16)
+def scenario_columns(tables: Tables) -> Mapping[str, Mapping[str, object]]:
     """Return what a question may say: the dictionary's scenario columns, then the parameters of techniques."""
     found: dict[str, Mapping[str, object]] = {str(c["column_name"]): c for c in tables.columns("scenarios")}
     for row in tables["parameters"].iter_rows(named=True):
@@ -179,7 +180,8 @@ def defaults(tables: Tables) -> dict[str, float]:
     return {c: d for c in numbers if (d := _default(tables, c)) is not None}
 
 
-def model_parameters(tables: Tables) -> dict[str, str]:
+@lru_cache(maxsize=16)
+def model_parameters(tables: Tables) -> Mapping[str, str]:
     """Return the parameters that name a further model, each with the one that an absent value means."""
     named = tables["parameters"].select("parameter", "default_model_id").drop_nulls()
     return dict(named.iter_rows())
@@ -228,7 +230,8 @@ def prepare(tables: Tables, frame: pl.DataFrame | pl.LazyFrame, results: Iterabl
 
 
 def _canonical(tables: Tables, distinct: pl.DataFrame, known: Mapping[str, Mapping[str, object]]) -> pl.DataFrame:
-    made = {c: _numbers(distinct, c, known[c], _default(tables, c)) for c in known if known[c]["dtype"] == "number"}
+    made = dict(_absent(tables))
+    made |= {c: _numbers(distinct, c, known[c], _default(tables, c)) for c in made if c in distinct.columns}
     made["model_id"] = canonical(tables, distinct, "model_id")
     for column, default in model_parameters(tables).items():
         if column in distinct.columns:
@@ -241,6 +244,12 @@ def _canonical(tables: Tables, distinct: pl.DataFrame, known: Mapping[str, Mappi
     named = "technique" in distinct.columns
     made["technique"] = distinct["technique"].cast(pl.String) if named else pl.lit(None, pl.String)
     return distinct.select(**made).with_row_index(CONFIGURATION)
+
+
+@lru_cache(maxsize=16)
+def _absent(tables: Tables) -> Mapping[str, pl.Series | pl.Expr]:
+    """Return what the numbers of a question that says nothing mean."""
+    return {c: pl.lit(value, pl.Float64).alias(c) for c, value in defaults(tables).items()}
 
 
 def _devices(tables: Tables, given: pl.Series) -> pl.Series:
@@ -268,8 +277,6 @@ def _default(tables: Tables, column: str) -> float | None:
 def _numbers(
     asked: pl.DataFrame, column: str, rule: Mapping[str, object], default: float | None
 ) -> pl.Series | pl.Expr:
-    if column not in asked.columns:
-        return pl.lit(default, pl.Float64)
     given = asked[column]
     if given.dtype == pl.Boolean or not (given.dtype.is_numeric() or given.dtype in (pl.String, pl.Null)):
         raise ScenarioError(f"{column}: {given.dtype} values are not numbers")
@@ -298,8 +305,7 @@ def _numbers(
 def canonical(tables: Tables, asked: pl.DataFrame, column: str) -> pl.Series:
     """Return a column of ids as the tables spell them; raises ScenarioError for one that is unknown."""
     table = IDS.get(column, "models")
-    rows = tables[table].select(pl.first(), "aliases").iter_rows()
-    spelled = {s: row[0] for row in rows for s in spellings(*row)}
+    spelled = _spelled(tables, table)
     given = asked[column].cast(pl.String)
     unique = given.unique().to_list()
     what = "model" if table == "models" else "device"
@@ -312,6 +318,12 @@ def canonical(tables: Tables, asked: pl.DataFrame, column: str) -> pl.Series:
     canonical = {g: spelled[g.strip().lower()] for g in unique}
     changed = {g: c for g, c in canonical.items() if g != c}
     return given.replace(changed) if changed else given
+
+
+@lru_cache(maxsize=32)
+def _spelled(tables: Tables, table: str) -> Mapping[str, str]:
+    rows = tables[table].select(pl.first(), "aliases").iter_rows()
+    return {s: row[0] for row in rows for s in spellings(*row)}
 
 
 def _nearest(given: str, spelled: Mapping[str, str]) -> str:
@@ -336,10 +348,15 @@ def _choice(asked: pl.DataFrame, column: str, known: list[str], default: str) ->
     return given
 
 
+@lru_cache(maxsize=16)
+def _precisions(tables: Tables) -> tuple[Mapping[str, dict[str, object]], list[str]]:
+    rows = {r["precision_id"]: r for r in tables["precisions"].iter_rows(named=True)}
+    return rows, tables["formats"]["format_id"].to_list()
+
+
 def _formats(tables: Tables, asked: pl.DataFrame) -> dict[str, pl.Series | pl.Expr]:
-    precisions = {r["precision_id"]: r for r in tables["precisions"].iter_rows(named=True)}
+    precisions, formats = _precisions(tables)
     precision = _choice(asked, "precision", list(precisions), "w16a16kv16")
-    formats = tables["formats"]["format_id"].to_list()
     found: dict[str, pl.Series | pl.Expr] = {}
     for role in FORMATS:
         # experts have the weights' format where nothing says otherwise
