@@ -1,31 +1,51 @@
-"""The dashboard: ``streamlit run app.py``. Its pages are in ``calc/ui``."""
+"""The dashboard: ``streamlit run app.py``. Its pages are in ``calc/ui``, one question each."""
 
 from __future__ import annotations
 
 import streamlit as st
 
-from calc.ui import calculator, deployments
+from calc.ui import (
+    calculator,
+    choose_hardware,
+    compare,
+    curves,
+    data_page,
+    grids,
+    sql_page,
+    survey,
+    what_helps,
+)
 
-st.set_page_config(page_title="LLM inference roofline", page_icon="📐", layout="wide")
+st.set_page_config(page_title="LLM inference calculator", page_icon="📐", layout="wide")
 
-PAGES = [
-    st.Page(
-        calculator.page,
-        title="Calculator",
-        icon=":material/calculate:",
-        url_path="calculator",
-        default=True,
-        help="One model on one device: times, memory, the roofline with every operator, and the formula of every cell.",
+PAGES = (
+    (
+        calculator,
+        "Calculator",
+        "calculate",
+        "What will this model do on this device? Times, memory, roofline, formulas.",
     ),
-    st.Page(
-        deployments.page,
-        title="Deployments",
-        icon=":material/table_chart:",
-        url_path="deployments",
-        help="The cheapest deployment of a model on each device within limits, asked of a grid.",
-    ),
-]
-
-st.navigation(PAGES, position="top").run()
+    (curves, "Curves", "show_chart", "How a figure changes with batch, length, bits, bandwidth or devices."),
+    (choose_hardware, "Hardware", "memory", "Which deployment keeps your limits at the least cost."),
+    (what_helps, "What helps", "bolt", "Every technique ranked by what it would change, and a stack of them."),
+    (compare, "Compare", "compare_arrows", "Whole scenarios side by side, with their differences."),
+    (survey, "Survey", "menu_book", "Every table and figure of the survey, live, by both accountings."),
+    (sql_page, "SQL", "database", "Ask all tables, views and the grid in SQL."),
+    (data_page, "Data", "table_view", "Models, devices, techniques and formulas with their sources; edit them."),
+)
+st.navigation(
+    [
+        st.Page(
+            page.page,
+            title=title,
+            icon=f":material/{icon}:",
+            url_path=title.lower().replace(" ", "_"),
+            default=page is calculator,
+            help=about,
+        )
+        for page, title, icon, about in PAGES
+    ],
+    position="top",
+).run()
 # once the first page is drawn
-deployments.start()
+grids.start()

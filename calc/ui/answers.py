@@ -2,35 +2,50 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import polars as pl
 import streamlit as st
 
-import calc
-from calc.catalogue import model_facts, model_row
-from calc.evaluation import evaluate
+from calc.catalogue import model_facts
+from calc.evaluation import evaluate, request
 from calc.explanation import Explanation, explain
-from calc.importers import model_name, parse_config
-from calc.importers.config import import_config
 from calc.loading import sheet_names
-from calc.tables import Tables, data_folder, load
+from calc.questions import ATTENTIONS, scenario_columns
+from calc.questions import scenarios as grid
+from calc.tables import load
+from calc.ui import session
 
 Version = tuple[str, int, int]
-Rows = tuple[tuple[tuple[str, str | None], ...], ...]
-"""Rows of models.csv as text, that a cache can tell apart."""
+FRESH_S = 0.5
+"""How long what is known of a folder's files is taken to hold: a page asks dozens of times while it is drawn."""
+_SEEN: dict[str, tuple[float, Version]] = {}
+BUSY = "Computing"
+"""What a page says where an answer takes more than half a second."""
+Scenario = tuple[tuple[str, str | int | float], ...]
 
 
 @dataclass(frozen=True)
 class Question:
     """One scenario on one sheet: what every figure of a page answers."""
 
-    scenario: tuple[tuple[str, str | int], ...]
-    sheet: str
+    scenario: Scenario
+    sheet: str = "exact"
 
-    def __getitem__(self, column: str) -> str | int | None:
+    def __getitem__(self, column: str) -> str | int | float | None:
         """Return what the scenario says in one column; None where it says nothing."""
         return dict(self.scenario).get(column)
+
+    def but(self, **columns: str | int | float | None) -> Question:
+        """Return the question with some columns said otherwise; None says nothing."""
+        said = {**dict(self.scenario), **columns}
+        return Question(tuple((c, v) for c, v in said.items() if v is not None), self.sheet)
+
+    def told(self) -> dict[str, str | int | float]:
+        """Return what the scenario says beyond what an absent column means."""
+        return {c: v for c, v in self.scenario if c in ("model_id", "hardware_id") or v != meaning(c)}
 
 
 @dataclass(frozen=True)
@@ -52,118 +67,141 @@ class Word:
     """How the dictionary speaks of a column."""
 
     label: str
-    unit: str
-    description: str
+    unit: str = ""
+    description: str = ""
 
 
 def version() -> Version:
     """Return what changes when a table or a sheet changes: the folder, its newest file's time, its size."""
-    folder = data_folder().resolve()
-    stats = [p.stat() for p in folder.rglob("*.csv")]
-    return str(folder), max((s.st_mtime_ns for s in stats), default=0), sum(s.st_size for s in stats)
+    folder = str(session.folder())
+    seen = _SEEN.get(folder)
+    if seen is None or time.monotonic() - seen[0] > FRESH_S:
+        stats = [p.stat() for p in Path(folder).rglob("*.csv")]
+        newest = max((s.st_mtime_ns for s in stats), default=0)
+        seen = _SEEN[folder] = (time.monotonic(), (folder, newest, sum(s.st_size for s in stats)))
+    return seen[1]
 
 
 def words(table: str) -> dict[str, Word]:
-    """Return the dictionary's words for the columns of a table or result."""
-    return {
+    """Return the dictionary's words for the columns of a table or result; of scenarios, for parameters too."""
+    return _words(table, version())
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _words(table: str, version: Version) -> dict[str, Word]:
+    tables = load(version[0])
+    found = {
         str(c["column_name"]): Word(str(c["label"]), str(c["unit"] or ""), str(c["description"] or ""))
-        for c in load().columns(table)
+        for c in tables.columns(table)
     }
+    if table == "scenarios":
+        labels = dict(tables["techniques"].select("technique_id", "label").iter_rows())
+        for row in tables["parameters"].iter_rows(named=True):
+            about = f"{row['parameter']}, of: {labels[row['technique_id']]}"
+            found[str(row["parameter"])] = Word(str(row["label"]), str(row["unit"] or ""), about)
+    return found
 
 
-def bounds(column: str) -> tuple[int, int]:
-    """Return the least and the greatest value that a scenario column may have."""
-    entry = next(c for c in load().columns("scenarios") if c["column_name"] == column)
-    return int(float(str(entry["minimum"]))), int(float(str(entry["maximum"])))
+def bounds(column: str) -> tuple[float, float]:
+    """Return the least and the greatest value that a scenario column or parameter may have."""
+    entry = scenario_columns(session.tables())[column]
+    return float(str(entry["minimum"])), float(str(entry["maximum"]))
+
+
+def meaning(column: str) -> object:
+    """Return what an absent column of a scenario means; None where that depends on others."""
+    return _meanings(version()).get(column)
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _meanings(version: Version) -> dict[str, object]:
+    from calc.questions import defaults
+
+    return {"precision": "w16a16kv16", "attention": ATTENTIONS[0], **defaults(load(version[0]))}
 
 
 def models() -> pl.DataFrame:
-    """Return the models to choose from: the session's own first, then the tables'."""
-    return _models(own_models(), version())
+    """Return the models to choose from: those that the session added first."""
+    return _models(version())
 
 
-@st.cache_resource(max_entries=16, show_spinner=False)
-def _models(own: Rows, version: Version) -> pl.DataFrame:
-    tables = _tables(own, version)
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _models(version: Version) -> pl.DataFrame:
+    tables = load(version[0])
     known = tables["models"].join(model_facts(tables), on="model_id", how="left", maintain_order="left")
-    mine = [row[0][1] for row in own]
-    return known.sort(~pl.col("model_id").is_in(mine), maintain_order=True) if mine else known
-
-
-def own_models() -> Rows:
-    """Return the rows that this session has imported."""
-    return tuple(st.session_state.get("own_models", {}).values())
-
-
-def import_model(content: bytes, name: str) -> tuple[str, list[str]]:
-    """Make a configuration a row of this session; return its name and what to tell the user; raises CalcError."""
-    tables = load()
-    config = parse_config(content, name)
-    imported = import_config(tables, config, model_name(config, name), "user")
-    row = tuple((k, None if v is None else str(v)) for k, v in imported.row.items())
-    extended = _tables((row,), version())
-    counted = model_row(extended, str(imported.row["model_id"]))
-    told = [f"{counted['n_parameters']:,.0f} parameters"]
-    if imported.assumed:
-        assumed = ", ".join(f"{k} {v}" for k, v in imported.assumed.items())
-        told.append(f"Assumed, as the model type's class does: {assumed}")
-    if imported.precision:
-        told.append(f"Its checkpoint is {imported.precision}: choose that precision to see it as it is stored")
-    st.session_state.setdefault("own_models", {})[str(imported.row["model_id"])] = row
-    return str(imported.row["model_id"]), told + imported.warnings
-
-
-@st.cache_resource(max_entries=16, show_spinner=False)
-def _tables(own: Rows, version: Version) -> Tables:
-    tables = load()
-    for row in own:
-        frame = pl.DataFrame({k: [_flag(v)] for k, v in row}, schema=dict.fromkeys((k for k, _ in row), pl.String))
-        tables = tables.extended("models", frame)
-    return tables
-
-
-def _flag(value: str | None) -> str | None:
-    return value.lower() if value in ("True", "False") else value
+    return known.sort(pl.col("source_id") != "user", maintain_order=True)
 
 
 def hardware() -> pl.DataFrame:
     """Return the devices to choose from."""
-    return calc.hardware()
+    return session.tables()["hardware"]
 
 
-def precisions() -> pl.DataFrame:
-    """Return the precisions to choose from."""
-    return calc.precisions()
-
-
-def formats() -> pl.DataFrame:
-    """Return the number formats to choose from."""
-    return load()["formats"]
+def device(hardware_id: object) -> dict[str, object]:
+    """Return the facts of one device."""
+    found = pl.col("hardware_id") == str(hardware_id)
+    return hardware().row(by_predicate=found, named=True)
 
 
 def sheets() -> list[str]:
     """Return the sheets to choose from, the exact one first."""
-    return sheet_names(load())
+    return sheet_names(session.tables())
 
 
-def ask(question: Question, by: str) -> pl.DataFrame:
-    """Return the answer to a question at one grain; raises CalcError."""
-    return _ask(question, by, own_models(), version())
+def ask(question: Question, by: str, columns: tuple[str, ...] = ()) -> pl.DataFrame:
+    """Return the answer to a question at one grain: some results, those of them that its sheet has, or all.
+
+    Raises CalcError.
+    """
+    return _ask(question, by, columns, version())
 
 
-@st.cache_data(max_entries=512, show_spinner=False)
-def _ask(question: Question, by: str, own: Rows, version: Version) -> pl.DataFrame:
-    asked = calc.scenarios(None, **dict(question.scenario))
-    return evaluate(_tables(own, version), asked, by, question.sheet).collect()
+@st.cache_data(max_entries=512, show_spinner=BUSY)
+def _ask(question: Question, by: str, columns: tuple[str, ...], version: Version) -> pl.DataFrame:
+    asked = pl.DataFrame([dict(question.scenario)])
+    found = evaluate(load(version[0]), asked, by, question.sheet)
+    known = found.collect_schema().names()
+    return (found.select(c for c in columns if c in known) if columns else found).collect()
+
+
+def results(question: Question, by: str) -> list[str]:
+    """Return the results that a question's sheet has at one grain, in the dictionary's order."""
+    decides = ("model_id", "hardware_id", "technique")
+    return _results(
+        Question(tuple((c, v) for c, v in question.scenario if c in decides), question.sheet), by, version()
+    )
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _results(question: Question, by: str, version: Version) -> list[str]:
+    asked = pl.DataFrame([dict(question.scenario)])
+    return list(request(load(version[0]), asked, by, question.sheet).results)
+
+
+def ask_many(
+    axes: tuple[tuple[str, tuple[object, ...]], ...], by: str, sheet: str = "exact", columns: tuple[str, ...] = ()
+) -> pl.DataFrame:
+    """Return the answers to every combination of some lists; of the results, those asked. Raises CalcError."""
+    return _ask_many(axes, by, sheet, columns, version())
+
+
+@st.cache_data(max_entries=64, show_spinner=BUSY)
+def _ask_many(
+    axes: tuple[tuple[str, tuple[object, ...]], ...], by: str, sheet: str, columns: tuple[str, ...], version: Version
+) -> pl.DataFrame:
+    tables = load(version[0])
+    asked = grid(tables, **dict(axes))
+    found = evaluate(tables, asked, by, sheet)
+    return (found.select(*asked.collect_schema().names(), *columns) if columns else found).collect()
 
 
 def trace(question: Question, place: Place) -> Explanation:
     """Return where the number in a cell comes from; raises CalcError."""
-    return _trace(question, place, own_models(), version())
+    return _trace(question, place, version())
 
 
-@st.cache_data(max_entries=256, show_spinner=False)
-def _trace(question: Question, place: Place, own: Rows, version: Version) -> Explanation:
+@st.cache_data(max_entries=256, show_spinner=BUSY)
+def _trace(question: Question, place: Place, version: Version) -> Explanation:
+    tables = load(version[0])
     asked = dict(question.scenario)
-    tables = _tables(own, version)
     return explain(tables, place.cell, asked, place.stage, place.part, place.operator, question.sheet)

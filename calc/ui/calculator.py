@@ -1,26 +1,42 @@
-"""The first page: one question, its headline figures, its roofline, its operators and their formulas."""
+"""What will this model do on this device? One question, its figures, its roofline, its operators, their formulas."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import polars as pl
 import streamlit as st
 
-from calc import charts
+from calc import charts, operator_graph, reproduce
 from calc.display import capacity, quantity
 from calc.errors import CalcError
-from calc.ui import answers
+from calc.loading import load_sheet
+from calc.questions import stack_of
+from calc.ui import answers, session, share
 from calc.ui.answers import Place, Question, Word
 from calc.ui.formula_bar import formula_bar, go_to
 from calc.ui.question import choose
-from calc.ui.tables import as_read
 
-HEADLINES = ("ttft_s", "tpot_s", "e2e_s", "output_tokens_per_s", "weight_memory_bytes", "kv_cache_bytes")
-"""Figures of the whole answer at the top. What a sheet does not have is left out."""
+HEADLINES = {
+    "fits": "Fits", "ttft_s": "Time to first token", "tpot_s": "Time per output token",
+    "tokens_per_s_per_user": "Tokens/s per user", "output_tokens_per_s_per_device": "Tokens/s per device",
+    "usd_per_million_output_tokens": "Cost of 1 M tokens", "energy_j_per_token": "Energy per token",
+    "e2e_s": "Whole answer",
+}  # fmt: skip
+"""Figures of the whole answer at the top, in few words. What a sheet does not have is left out."""
 UTILISATIONS = {"prefill": "mfu", "decode": "mbu"}
 """What a stage should come near to, under what it is bound by."""
+HELD = {
+    "weight_memory_bytes": "weights", "kv_cache_bytes": "KV cache", "activation_peak_bytes": "activations",
+    "reserve_bytes": "reserve",
+}  # fmt: skip
+"""What fills the memory of a device."""
+SERVING = (
+    *HEADLINES, *HELD, "n_devices", "memory_needed_bytes", "memory_capacity_bytes", "shortfall_bytes", "min_devices",
+    "reason",
+)  # fmt: skip
+"""Results that the page reads: the others are not computed."""
+VIEWS = ("Roofline", "Time", "Graph")
 OPERATOR_CELLS = (
     "count", "ops", "memory_bytes", "arithmetic_intensity", "compute_format", "peak_ops_per_s", "attainable_ops_per_s",
     "time_s", "bound",
@@ -34,33 +50,29 @@ TABLE_HEIGHT = 430
 def page() -> None:
     """Draw the page."""
     try:
-        question = choose()
+        with st.sidebar:
+            question = choose()
         if question["model_id"] is None or question["hardware_id"] is None:
             st.info("Choose a model and a device in the sidebar.", icon=":material/arrow_back:")
             return
-        serving, stages = answers.ask(question, "serving"), answers.ask(question, "stage")
-        operators = _with_shares(answers.ask(question, "operator"), stages)
+        serving = answers.ask(question, "serving", SERVING)
+        _heading(question, serving)
+        # the first figures are there before the others are computed
+        with st.grid(5, min_column_width=150, gap=("small", "xsmall")):
+            _headlines(serving)
+            stages = answers.ask(question, "stage")
+            for row in stages.iter_rows(named=True):
+                _bound(row)
     except CalcError as error:
         st.error(str(error), title="This question has no answer", icon=":material/error:")
         return
-    _heading(question, serving)
-    _headlines(serving, stages)
     _caveats(serving, stages)
-    _roofline(question, operators)
-    _operators(question, operators, stages, serving)
-
-
-def _with_shares(operators: pl.DataFrame, stages: pl.DataFrame) -> pl.DataFrame:
-    """Return the operators with the time of all instances and its share of the stage's."""
-    total = stages.select("stage", stage_s="time_s")
-    return operators.join(total, on="stage", how="left", maintain_order="left").with_columns(
-        all_s=pl.col("count") * pl.col("time_s"),
-        share=pl.col("count") * pl.col("time_s") / pl.when(pl.col("stage_s") > 0).then(pl.col("stage_s")),
-    )
+    _memory(serving)
+    _operators(question, stages)
 
 
 def _heading(question: Question, serving: pl.DataFrame) -> None:
-    device = answers.hardware().row(by_predicate=pl.col("hardware_id") == question["hardware_id"], named=True)
+    device = answers.device(question["hardware_id"])
     model = answers.models().row(by_predicate=pl.col("model_id") == question["model_id"], named=True)
     count = serving["n_devices"][0] if "n_devices" in serving.columns else 1
     many = f"{count:.0f} × " if count > 1 else ""
@@ -77,14 +89,12 @@ def _heading(question: Question, serving: pl.DataFrame) -> None:
     st.caption(" · ".join(told))
 
 
-def _headlines(serving: pl.DataFrame, stages: pl.DataFrame) -> None:
+def _headlines(serving: pl.DataFrame) -> None:
     words = answers.words("serving")
-    with st.grid(4, min_column_width=160, gap=("small", "xsmall")):
-        for cell in HEADLINES:
-            if cell in serving.columns:
-                st.metric(words[cell].label, quantity(serving[cell][0], words[cell].unit), help=words[cell].description)
-        for row in stages.iter_rows(named=True):
-            _bound(row)
+    for cell, label in HEADLINES.items():
+        if cell in serving.columns:
+            about = f"{words[cell].label}. {words[cell].description}"
+            st.metric(label, quantity(serving[cell][0], words[cell].unit), help=about)
 
 
 def _bound(row: dict[str, object]) -> None:
@@ -101,7 +111,7 @@ def _bound(row: dict[str, object]) -> None:
 
 def _caveats(serving: pl.DataFrame, stages: pl.DataFrame) -> None:
     """Say what is unknown or does not fit; a price that is not known leaves the rest as it is."""
-    reasons, said = _told(stages, "reason"), _told(serving, "reason")
+    reasons, said = told(stages, "reason"), told(serving, "reason")
     if reasons:
         st.warning("\n\n".join(reasons), title="Some figures are unknown", icon=":material/help:")
     elif "fits" in serving.columns and serving["fits"][0] is False:
@@ -112,58 +122,149 @@ def _caveats(serving: pl.DataFrame, stages: pl.DataFrame) -> None:
         st.warning(why, title="It does not fit", icon=":material/memory:")
     elif said:
         st.caption(f":material/help: Unknown: {'; '.join(said)}")
-    assumed = _told(stages, "assumed")
+    assumed = told(stages, "assumed")
     if assumed:
         st.caption(f":material/info: Assumed: {'; '.join(assumed)}")
 
 
-def _told(frame: pl.DataFrame, column: str) -> list[str]:
+def told(frame: pl.DataFrame, column: str) -> list[str]:
     """Return what a column of texts says, each once."""
     return list(dict.fromkeys(frame[column].drop_nulls())) if column in frame.columns else []
 
 
-def _roofline(question: Question, operators: pl.DataFrame) -> None:
-    st.subheader("Roofline")
-    device = answers.hardware().row(by_predicate=pl.col("hardware_id") == question["hardware_id"], named=True)
-    bandwidth = device["memory_bandwidth_bytes_per_s"]
-    placed = operators.filter(pl.col("arithmetic_intensity") > 0, pl.col("attainable_ops_per_s") > 0)
-    if bandwidth is None or placed.is_empty():
-        why = "; ".join(_told(operators, "reason")) or "no operator takes any time"
-        st.info(f"No roofline: {why}.")
+def _memory(serving: pl.DataFrame) -> None:
+    row = serving.row(0, named=True)
+    held = [(f"{name} {quantity(row[c], 'byte')}", row[c]) for c, name in HELD.items() if row.get(c)]
+    if not held or row.get("memory_capacity_bytes") is None:
         return
-    chart = charts.roofline(operators, bandwidth)
-    st.altair_chart(chart, key="roofline", alt="Roofline with the operators of both stages")
-    st.caption(f"A point is an operator; its area is its share of the stage's time. {_left_out(operators, placed)}")
-
-
-def _left_out(operators: pl.DataFrame, placed: pl.DataFrame) -> str:
-    """Return which operators the roofline cannot place, and why."""
-    missing = operators.join(placed, on=["stage", "part", "operator"], how="anti", maintain_order="left")
-    idle = (pl.col("ops") == 0).fill_null(False)
-    told = (("they compute nothing", idle), ("their time is unknown", ~idle))
-    named = ((why, missing.filter(which)["operator"].unique(maintain_order=True)) for why, which in told)
-    return " ".join(f"Not shown, as {why}: {', '.join(names)}." for why, names in named if len(names))
+    frame = pl.DataFrame(held, schema={"item": pl.String, "held_bytes": pl.Float64}, orient="row")
+    words = answers.words("serving")
+    drawn = charts.memory_bar(frame, row["memory_capacity_bytes"])
+    share.section("Memory of one device", "memory", serving, drawn, words["memory_needed_bytes"].description)
+    share.draw(drawn, key="memory", alt=f"Held: {', '.join(name for name, _ in held)}")
 
 
 @st.fragment
-def _operators(question: Question, operators: pl.DataFrame, stages: pl.DataFrame, serving: pl.DataFrame) -> None:
-    """Draw the table and the formula bar of the cell that was clicked in it."""
-    st.subheader("Operators")
-    names = stages["stage"].to_list()
+def _operators(question: Question, stages: pl.DataFrame) -> None:
+    """Draw the operators as charts and as a table, and the formula bar of what was clicked in them."""
+    operators = _with_shares(answers.ask(question, "operator"), stages)
+    head = st.container()
+    view = str(st.segmented_control(
+        "Chart", VIEWS, default=VIEWS[0], required=True, key="view", bind="query-params", label_visibility="collapsed",
+    ))  # fmt: skip
+    draw = DRAWN[view]
+    made = draw(question, operators) if draw else None
+    texts = reproduce.texts(question.told(), "operator", question.sheet)
+    with head:
+        share.section("Operators", "operators", operators, made, texts=texts)
+    if view == "Graph":
+        _graph(question, operators)
+    elif made is None:
+        st.info(f"No chart: {'; '.join(told(operators, 'reason')) or 'no operator takes any time'}.")
+    else:
+        share.draw(made, key=view, alt=ALTS[view], on_select=partial(_picked, view))
+        st.caption(f"{ABOUT[view]} {_left_out(operators) if view == 'Roofline' else ''}")
     stage = st.segmented_control(
-        "Stage", ["both", *names], default="both", required=True, key="stage", bind="query-params",
+        "Stage", ["both", *stages["stage"]], default="both", required=True, key="stage", bind="query-params",
         label_visibility="collapsed",
     )  # fmt: skip
     shown = operators if stage in (None, "both") else operators.filter(pl.col("stage") == stage)
-    formula_bar(question, _places(operators, stages, serving), _longest(shown))
+    formula_bar(question, _places(question, operators), _longest(shown))
     key = f"operators-{stage}"
     rows = shown.select("stage", "part", "operator").rows()
-    view, columns = _view(shown)
-    st.dataframe(
-        view, hide_index=True, key=key, on_select=partial(_clicked, key, rows), selection_mode="single-cell",
-        column_config=columns, placeholder="—", height=TABLE_HEIGHT,
-        alt="Operators, their work, traffic, time and bound",
+    share.table(
+        _view(shown), _words(), "Operators, their work, traffic, time and bound", shares=("share",), key=key,
+        on_select=partial(_clicked, key, rows), selection_mode="single-cell", height=TABLE_HEIGHT,
     )  # fmt: skip
+
+
+def _with_shares(operators: pl.DataFrame, stages: pl.DataFrame) -> pl.DataFrame:
+    """Return the operators with the time of all instances and its share of the stage's."""
+    total = stages.select("stage", stage_s="time_s")
+    return operators.join(total, on="stage", how="left", maintain_order="left").with_columns(
+        all_s=pl.col("count") * pl.col("time_s"),
+        share=pl.col("count") * pl.col("time_s") / pl.when(pl.col("stage_s") > 0).then(pl.col("stage_s")),
+    )
+
+
+def _roofline(question: Question, operators: pl.DataFrame) -> charts.Chart | None:
+    bandwidth = answers.device(question["hardware_id"])["memory_bandwidth_bytes_per_s"]
+    if bandwidth is None or operators.filter(charts.PLACED).is_empty():
+        return None
+    return charts.roofline(operators, float(str(bandwidth)), pick=True)
+
+
+def _left_out(operators: pl.DataFrame) -> str:
+    """Return which operators the roofline cannot place, and why."""
+    missing = operators.filter(~charts.PLACED.fill_null(False))
+    idle = (pl.col("ops") == 0).fill_null(False)
+    reasons = (("they compute nothing", idle), ("their time is unknown", ~idle))
+    named = ((why, missing.filter(which)["operator"].unique(maintain_order=True)) for why, which in reasons)
+    return " ".join(f"Not shown, as {why}: {', '.join(names)}." for why, names in named if len(names))
+
+
+def _time(_: Question, operators: pl.DataFrame) -> charts.Chart | None:
+    return None if operators.filter(pl.col("all_s") > 0).is_empty() else charts.time_bars(operators)
+
+
+DRAWN = {"Roofline": _roofline, "Time": _time, "Graph": None}
+ALTS = {
+    "Roofline": "Roofline with the operators of both stages",
+    "Time": "Operators that take the most of each stage's time",
+}
+ABOUT = {
+    "Roofline": "A point is an operator, its area its share of the stage's time; a click shows its formula.",
+    "Time": "The fifteen that take the most of a stage, all instances together; a click shows the formula.",
+}
+
+
+def _graph(question: Question, operators: pl.DataFrame) -> None:
+    parts = operators["part"].unique(maintain_order=True).to_list()
+    stages = operators["stage"].unique(maintain_order=True).to_list()
+    longest = _longest(operators)
+    with st.container(horizontal=True):
+        usual = parts.index(longest.part) if longest else 0
+        part = st.selectbox("Part", parts, index=usual, key="graph_part", bind="query-params", width=240)
+        stage = st.segmented_control(
+            "Of", stages, default=stages[-1], required=True, key="graph_stage", bind="query-params"
+        )
+    mine = operators.filter(part=part, stage=stage)
+    sheet = load_sheet(session.tables(), question.sheet, stack_of(str(question["technique"] or "")))
+    block = next(p.block for p in sheet.parts if p.name == part)
+    links = operator_graph.edges(sheet.operators(block), mine["operator"])
+    names = ([operator_graph.STREAM] if any(a == operator_graph.STREAM for a, _ in links) else []) + mine[
+        "operator"
+    ].to_list()
+    shown = {
+        r[
+            "operator"
+        ]: f"{quantity(r['ops'], 'op')} · {quantity(r['memory_bytes'], 'byte')} · {quantity(r['time_s'], 's')}"
+        for r in mine.iter_rows(named=True)
+    }
+    bound = {r["operator"]: r["bound"] or "unknown" for r in mine.iter_rows(named=True)}
+    shares = {r["operator"]: r["share"] or 0 for r in mine.iter_rows(named=True)}
+    places = [(stage, part, name) for name in names]
+    drawn = operator_graph.drawing(names, links, shown, bound, shares)
+    st.echarts_chart(
+        drawn, height=operator_graph.height(names, links), key="graph",
+        on_select=partial(_node, places), alt=f"Operators of {part} and what each reads",
+    )  # fmt: skip
+    st.caption("An arrow goes from what is written to what reads it; a click on an operator shows its formula.")
+
+
+def _picked(key: str) -> None:
+    found = st.session_state[key].selection.get(charts.PICK)
+    if found:
+        row = found[-1]
+        go_to(Place("time_s", row["stage"], row["part"], row["operator"]))
+
+
+def _node(places: list[tuple[str, str, str]]) -> None:
+    for group in st.session_state["graph"].selection.selected:
+        for place in group["data_indices"]:
+            stage, part, name = places[int(place)]
+            if name != operator_graph.STREAM:
+                go_to(Place("time_s", stage, part, name))
 
 
 def _clicked(key: str, rows: list[tuple[str, str, str]]) -> None:
@@ -174,15 +275,14 @@ def _clicked(key: str, rows: list[tuple[str, str, str]]) -> None:
         go_to(Place(CELL_OF.get(column, column), stage, part, operator))
 
 
-def _places(operators: pl.DataFrame, stages: pl.DataFrame, serving: pl.DataFrame) -> list[Place]:
+def _places(question: Question, operators: pl.DataFrame) -> list[Place]:
     """Return every cell that the formula bar can show: of the answer, of the stages, of their operators."""
 
-    def own(frame: pl.DataFrame, table: str) -> list[str]:
-        skipped = {"stage", "part", "operator", "assumed", "reason"}
-        return [c for c in answers.words(table) if c in frame.columns and c not in skipped]
+    def own(by: str) -> list[str]:
+        return [c for c in answers.results(question, by) if c not in ("stage", "assumed", "reason")]
 
-    found = [Place(c) for c in own(serving, "serving")]
-    found += [Place(c, s) for s in stages["stage"] for c in own(stages, "stages")]
+    found = [Place(c) for c in own("serving")]
+    found += [Place(c, s) for s in operators["stage"].unique(maintain_order=True) for c in own("stage")]
     cells = [c for c in OPERATOR_CELLS if c in operators.columns]
     keys = operators.select("stage", "part", "operator").iter_rows()
     return found + [Place(c, s, p, o) for s, p, o in keys for c in cells]
@@ -195,13 +295,15 @@ def _longest(operators: pl.DataFrame) -> Place | None:
     return Place("time_s", top["stage"], top["part"], top["operator"])
 
 
-def _view(operators: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, Any]]:
-    words = answers.words("operators") | {
+def _words() -> dict[str, Word]:
+    return answers.words("operators") | {
         "all_s": Word("Time, all", "s", "Time of all instances"),
         "share": Word("Share", "", "Part of the stage's time"),
     }
-    shown = [
+
+
+def _view(operators: pl.DataFrame) -> pl.DataFrame:
+    return operators.select(
         c for c in ("operator", "stage", "part", "all_s", "share", "bound", "count", "time_s", "ops", "memory_bytes",
                     "arithmetic_intensity", "compute_format") if c in operators.columns
-    ]  # fmt: skip
-    return as_read(operators.select(shown), words, shares=("share",))
+    )  # fmt: skip

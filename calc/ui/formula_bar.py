@@ -5,6 +5,7 @@ from __future__ import annotations
 import polars as pl
 import streamlit as st
 
+from calc.display import link
 from calc.errors import CalcError
 from calc.explanation import Explanation
 from calc.ui import answers
@@ -61,11 +62,16 @@ def _shown(place: Place, top: Explanation) -> None:
     where = f" — one {owner}" if place.operator else f" — {owner}" if owner else ""
     st.markdown(f"**{_plain(here.label or here.name)} = {_plain(here.shown())}**{where}")
     st.code(_text(here), language="sql", wrap_lines=True)
-    told = [here.note, here.source and f"Source: {here.source}", here.file and f"{here.file}: {here.key}"]
+    told = [_plain(here.note), _source(here.source), here.file and _plain(f"{here.file}: {here.key}")]
     if any(told):
-        st.caption(_plain(" · ".join(t for t in told if t)))
+        st.caption(" · ".join(t for t in told if t))
     if here.precedents:
         _reads(f"reads-{place}-{len(trail)}-{here.name}", here)
+
+
+def _source(source: str) -> str:
+    address = link(source)
+    return f"Source: [{_plain(source)}]({address})" if address else f"Source: {_plain(source)}" if source else ""
 
 
 def _text(here: Explanation) -> str:

@@ -1,53 +1,60 @@
-"""The inputs of a page: one question, chosen in the sidebar, whose state is the URL."""
+"""The inputs of a page: one question, whose state is the URL, so that a link asks it again."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import polars as pl
 import streamlit as st
 
 from calc.errors import CalcError
-from calc.questions import ATTENTIONS, DEGREES
+from calc.questions import ATTENTIONS, DEGREES, stack_of
 from calc.tables import FORMATS, spellings
-from calc.ui import answers
-from calc.ui.answers import Question, Word
+from calc.ui import answers, session
+from calc.ui.answers import Question, Version, Word
 
 DEVICE = "nvidia_rtx_a6000"
 """What a first visit shows, the survey's own example, where the data has it; else the first row."""
 SIZES = {"batch": 1, "input_len": 2048, "output_len": 128, "cached_len": 0}
 PRECISION = "w16a16kv16"
+LARGEST_FILE_MB = 8
+Options = tuple[list[str], dict[str, str]]
+"""What a list offers, and every spelling of it."""
+Said = dict[str, str | int | float | None]
 
 
-def choose() -> Question:
-    """Draw the inputs in the sidebar and return the question that they ask."""
+def choose(suffix: str = "", precision: str = PRECISION, own_model: bool = True) -> Question:
+    """Draw the inputs and return the question that they ask.
+
+    ``suffix`` tells several of them on a page apart; ``precision`` is what they say until another is chosen; with
+    ``own_model`` a configuration may be uploaded.
+    """
     words = answers.words("scenarios")
-    with st.sidebar:
-        chosen: dict[str, str | int | None] = {}
-        chosen["model_id"] = _model(words["model_id"])
+    said: Said = {"model_id": _model(words["model_id"], suffix)}
+    if own_model:
         _own_model()
-        chosen["hardware_id"] = _device(words["hardware_id"])
-        for pair in (("input_len", "output_len"), ("batch", "cached_len")):
-            for box, column in zip(st.columns(2), pair, strict=True):
-                with box:
-                    chosen[column] = _size(column, words[column])
-        chosen["precision"] = _precision(words["precision"])
-        with st.expander("Formats one by one", icon=":material/tune:"):
-            known = answers.formats()
-            labels = dict(known.select("format_id", "label").iter_rows())
-            for column in FORMATS:
-                chosen[column] = st.selectbox(
-                    words[column].label, list(labels), index=None, key=column, bind="query-params",
-                    placeholder="As the precision", help=words[column].description,
-                )  # fmt: skip
-        with st.expander("Several devices", icon=":material/hub:"):
-            for column in DEGREES:
-                chosen[column] = _size(column, words[column])
-        chosen["attention"] = _few("attention", words["attention"].label, ATTENTIONS, words["attention"].description)
-        sheet = _few(
-            "sheet", "Sheet", answers.sheets(),
-            "Whose accounting: exact counts unavoidable work and traffic, llm_viewer follows the survey's tool.",
-        )  # fmt: skip
-    return Question(tuple((k, v) for k, v in chosen.items() if v is not None), sheet)
+    said["hardware_id"] = _device(words["hardware_id"], suffix)
+    _workloads(suffix)
+    for pair in (("batch", "cached_len"), ("input_len", "output_len")):
+        for box, column in zip(st.columns(2), pair, strict=True):
+            with box:
+                said[column] = _size(column, words[column], suffix)
+    said["precision"] = _precision(words["precision"], suffix, precision)
+    with st.expander("Formats one by one", icon=":material/tune:"):
+        known = session.tables()["formats"]["format_id"].to_list()
+        for column in FORMATS:
+            said[column] = st.selectbox(
+                words[column].label, known, index=None, key=column + suffix, bind="query-params",
+                placeholder="As the precision", help=words[column].description,
+            )  # fmt: skip
+    with st.expander("Several devices", icon=":material/hub:"):
+        for column in (*DEGREES, "dp"):
+            said[column] = _size(column, words[column], suffix)
+    said |= techniques(words, suffix)
+    said["attention"] = _few("attention", words["attention"], ATTENTIONS, suffix)
+    about = "Whose accounting: exact counts unavoidable work and traffic, llm_viewer follows the survey's tool."
+    sheet = _few("sheet", Word("Sheet", "", about), answers.sheets(), suffix)
+    return Question(tuple((k, v) for k, v in said.items() if v is not None), sheet)
 
 
 def _pick(key: str, word: Word, options: Sequence[str], spelled: Mapping[str, str]) -> str | None:
@@ -62,17 +69,22 @@ def _pick(key: str, word: Word, options: Sequence[str], spelled: Mapping[str, st
     )  # fmt: skip
 
 
-def _model(word: Word) -> str | None:
+def _model(word: Word, suffix: str) -> str | None:
+    return _pick(f"model{suffix}", word, *_models(answers.version()))
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _models(version: Version) -> Options:
     known = answers.models().select("model_id", "aliases")
     spelled = {s: key for key, aliases in known.iter_rows() for s in spellings(key, aliases)}
-    return _pick("model", word, known["model_id"].to_list(), spelled)
+    return known["model_id"].to_list(), spelled
 
 
 def _own_model() -> None:
     """Draw the place where a configuration becomes a model of this session."""
     with st.expander("A model of your own", icon=":material/upload_file:"):
         st.file_uploader(
-            "Its config.json", type="json", key="config_file", on_change=_import,
+            "Its config.json", type="json", key="config_file", on_change=_import, max_upload_size=LARGEST_FILE_MB,
             help="Read here, never executed; the model stays in this session.",
         )  # fmt: skip
         for kind, text in st.session_state.get("imported", []):
@@ -86,7 +98,7 @@ def _import() -> None:
     if file is None:
         return
     try:
-        name, told = answers.import_model(file.getvalue(), file.name.rpartition(".")[0] or file.name)
+        name, told = session.import_model(file.getvalue(), file.name.rpartition(".")[0] or file.name)
     except CalcError as error:
         st.session_state["imported"] = [("error", str(error))]
         return
@@ -94,37 +106,112 @@ def _import() -> None:
     st.session_state["imported"] = [("done", f"{name}: {told[0]}"), *(("told", t) for t in told[1:])]
 
 
-def _device(word: Word) -> str | None:
-    known = answers.hardware().select("hardware_id", "name", "aliases")
+def device_names() -> dict[str, str]:
+    """Return the devices to choose from: name, with the id where names are equal, and id; the usual one first."""
+    return _device_names(answers.version())
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _device_names(version: Version) -> dict[str, str]:
+    known = answers.hardware().select("hardware_id", "name")
     known = known.sort(known["hardware_id"] != DEVICE, maintain_order=True)
     twice = set(known.filter(known["name"].is_duplicated())["name"])
-    ids = {f"{name} ({key})" if name in twice else str(name): str(key) for key, name, _ in known.iter_rows()}
+    return {f"{name} ({key})" if name in twice else str(name): str(key) for key, name in known.iter_rows()}
+
+
+def _device(word: Word, suffix: str) -> str | None:
+    name = _pick(f"hardware{suffix}", word, *_devices(answers.version()))
+    return device_names().get(name) if name else None
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _devices(version: Version) -> Options:
+    ids = device_names()
     names = {key: name for name, key in ids.items()}
-    spelled = {s: names[key] for key, _, aliases in known.iter_rows() for s in spellings(key, aliases)}
-    name = _pick("hardware", word, list(ids), spelled)
-    return ids.get(name) if name else None
+    aliases = answers.hardware().select("hardware_id", "aliases")
+    return list(ids), {s: names[key] for key, others in aliases.iter_rows() for s in spellings(key, others)}
 
 
-def _precision(word: Word) -> str | None:
-    known = answers.precisions()
-    known = known.sort(known["precision_id"] != PRECISION, maintain_order=True)
+def _workloads(suffix: str) -> None:
+    known = session.tables()["workloads"]
+    labels = dict(known.select("label", "workload_id").iter_rows())
+    st.menu_button(
+        "Fill in a workload", list(labels), key=f"workload{suffix}", icon=":material/list_alt:", on_click=_fill_in,
+        args=(labels, suffix), help="Batch and lengths of a known workload.", width="stretch",
+    )  # fmt: skip
+
+
+def _fill_in(labels: dict[str, str], suffix: str) -> None:
+    chosen = labels.get(str(st.session_state[f"workload{suffix}"]))
+    row = session.tables()["workloads"].filter(pl.col("workload_id") == chosen)
+    for column in SIZES:
+        if row.height:
+            st.session_state[column + suffix] = int(row[column][0])
+
+
+def _precision(word: Word, suffix: str, usual: str) -> str | None:
+    known = session.tables()["precisions"]
+    known = known.sort(known["precision_id"] != usual, maintain_order=True)
     labels = {str(key): str(label) for key, label in known.select("precision_id", "label").iter_rows()}
-    chosen = _pick("precision", word, list(labels), {key.lower(): key for key in labels})
+    chosen = _pick(f"precision{suffix}", word, list(labels), {key.lower(): key for key in labels})
     if chosen in labels:
         st.caption(labels[chosen])
     return chosen
 
 
-def _size(column: str, word: Word) -> int:
-    least, most = answers.bounds(column)
+def _size(column: str, word: Word, suffix: str) -> int:
+    least, most = (int(v) for v in answers.bounds(column))
     return st.number_input(
-        word.label, least, most, value=SIZES.get(column, least), step=1, key=column, bind="query-params",
+        word.label, least, most, value=SIZES.get(column, least), step=1, key=column + suffix, bind="query-params",
         help=word.description,
     )  # fmt: skip
 
 
-def _few(key: str, label: str, options: Sequence[str], help: str) -> str:
+def techniques(words: Mapping[str, Word], suffix: str = "", usual: Sequence[str] = ()) -> Said:
+    """Draw the list of techniques and what the chosen ones may be told; return the scenario's columns."""
+    tables = session.tables()
+    known = dict(tables["techniques"].select("technique_id", "label").iter_rows())
+    chosen = st.multiselect(
+        words["technique"].label, list(known), default=usual, key=f"technique{suffix}", bind="query-params",
+        placeholder="None", help="Applied in the order chosen.",
+    )  # fmt: skip
+    if not chosen:
+        return {}
+    st.caption("; ".join(known[t] for t in chosen))
+    said: Said = {"technique": "+".join(chosen)}
+    included = tables["techniques"].filter(pl.col("technique_id").is_in(chosen))["includes"].drop_nulls()
+    its = [*chosen, *(t for text in included for t in stack_of(text))]
+    parameters = tables["parameters"].filter(pl.col("technique_id").is_in(its))
+    if parameters.height:
+        with st.expander("Settings of techniques", icon=":material/settings:"):
+            for row in parameters.iter_rows(named=True):
+                said[row["parameter"]] = _parameter(row, words[row["parameter"]], suffix)
+    return said
+
+
+def _parameter(row: Mapping[str, object], word: Word, suffix: str) -> str | int | float | None:
+    key = f"{row['parameter']}{suffix}"
+    if row["default_model_id"] is not None:
+        known = answers.models()["model_id"].to_list()
+        usual = known.index(row["default_model_id"])
+        chosen: str = st.selectbox(word.label, known, index=usual, key=key, bind="query-params", help=word.description)
+        return chosen
+    label = f"{word.label} ({word.unit})" if word.unit else word.label
+    least, default, most = (float(str(row[c])) for c in ("minimum", "default_value", "maximum"))
+    if row["is_integer"]:
+        return st.number_input(
+            label, int(least), int(most), value=int(default), step=1, key=key, bind="query-params",
+            help=word.description,
+        )  # fmt: skip
+    return st.number_input(
+        label, least, most, value=default, step=abs(default) / 10 or 0.01, key=key, bind="query-params",
+        help=word.description, format="%g",
+    )  # fmt: skip
+
+
+def _few(key: str, word: Word, options: Sequence[str], suffix: str) -> str:
     chosen = st.segmented_control(
-        label, options, default=options[0], required=True, key=key, bind="query-params", help=help
-    )
+        word.label, options, default=options[0], required=True, key=key + suffix, bind="query-params",
+        help=word.description,
+    )  # fmt: skip
     return str(chosen or options[0])
