@@ -205,7 +205,8 @@ def crossed(found: pl.DataFrame, logs: tuple[bool, bool], unit: str) -> pl.DataF
             (scales[0][0](x), scales[1][0](v), scales[1][0](w)) for x, v, w in both.iter_rows() if x > 0 or not logs[0]
         ]
         for (x0, v0, w0), (x1, v1, w1) in pairwise(points):
-            if (v0 - w0) * (v1 - w1) < 0:
+            # a point that two lines share counts once: for the step that it ends
+            if (v0 - w0) * (v1 - w1) < 0 or (v1 == w1 and v0 != w0):
                 share_of = (v0 - w0) / ((v0 - w0) - (v1 - w1))
                 at, height = scales[0][1](x0 + share_of * (x1 - x0)), scales[1][1](v0 + share_of * (v1 - v0))
                 rows.append((at, height, f"{one} and {other} cross at {at:.4g}: {quantity(height, unit)}"))

@@ -26,12 +26,10 @@ def page() -> None:
         "Tables and figures of *LLM Inference Unveiled: Survey and Roofline Model Insights* "
         "([arXiv:2402.16363](https://arxiv.org/abs/2402.16363)), as its tool counts (llm_viewer) and exactly."
     )
-    known = _queries()
-    name = st.selectbox(
-        "Table or figure", list(known), key="figure", bind="query-params",
-        format_func=lambda n: f"{_titled(n)}: {_about(known[n])}",
-    )  # fmt: skip
-    text = known[name]
+    known = {_titled(name): name for name in _queries()}
+    name = known[st.selectbox("Table or figure", list(known), key="figure", bind="query-params", width=320)]
+    text = _queries()[name]
+    st.caption(f"{_about(text)[:1].upper()}{_about(text)[1:]}")
     try:
         said = _controls(name, text)
         with st.spinner("Asking", show_time=True):

@@ -19,6 +19,9 @@ CHANGES = {
     "throughput": "Throughput", "ttft": "Time to first token", "tpot": "Time per output token", "memory": "Memory",
     "cost": "Cost", "energy": "Energy",
 }  # fmt: skip
+BUSY = "Asking every technique: some seconds, once"
+KEPT = 64
+"""Questions whose answers are kept."""
 GREATER_IS_BETTER = ("throughput", "output_tokens_per_s", "tokens_per_s_per_user", "max_batch")
 METRICS = (
     "tpot_s", "ttft_s", "e2e_s", "output_tokens_per_s", "memory_needed_bytes", "usd_per_million_output_tokens",
@@ -163,19 +166,24 @@ def _groups() -> list[str]:
 
 
 def _answered(question: Question, version: Version) -> pl.DataFrame:
-    bar = st.progress(0.0, "Asking every technique: some seconds, once")
-    try:
-        return _asked(question, version, bar)
-    finally:
-        bar.empty()
+    """Return what every technique would change, kept for whoever asks the same."""
+    known = _known()
+    asked = (question, version)
+    if asked not in known:
+        bar = st.progress(0.0, BUSY)
+        try:
+            found = what_helps(load(version[0]), dict(question.scenario), lambda done: bar.progress(done, BUSY))
+        finally:
+            bar.empty()
+        known[asked] = found
+        while len(known) > KEPT:
+            known.pop(next(iter(known)))
+    return known[asked]
 
 
-@st.cache_data(max_entries=64, show_spinner=False)
-def _asked(question: Question, version: Version, _bar: object) -> pl.DataFrame:
-    def told(done: float) -> None:
-        _bar.progress(done, "Asking every technique: some seconds, once")  # type: ignore[attr-defined]
-
-    return what_helps(load(version[0]), dict(question.scenario), told)
+@st.cache_resource
+def _known() -> dict[tuple[Question, Version], pl.DataFrame]:
+    return {}
 
 
 def _words() -> dict[str, Word]:
