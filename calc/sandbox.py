@@ -84,6 +84,7 @@ class Sandbox:
             process.wait()
 
     def _asked(self, query: str) -> Found:
+        was_running = self._is_running()
         pipe = self._started()
         try:
             pipe.send(query)
@@ -93,14 +94,20 @@ class Sandbox:
             kind, *answer = pipe.recv()
         except (EOFError, OSError) as error:
             self.close()
+            if was_running:
+                # what ended it may have been an earlier query's work: a process of its own tells
+                return self._asked(query)
             raise CalcError("stopped: the query took more memory than it may; ask for less") from error
         if kind == "error":
             raise CalcError(str(answer[0]))
         content, is_cut, seconds = answer
         return Found(pl.read_ipc(io.BytesIO(content)), bool(is_cut), float(seconds))
 
+    def _is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def _started(self) -> Connection:
-        if self._process is not None and self._process.poll() is None and self._pipe is not None:
+        if self._is_running() and self._pipe is not None:
             return self._pipe
         self._pipe, theirs = Pipe()
         told = json.dumps({"folder": str(self.folder), "grid": self.grid and str(self.grid), **asdict(self.limits)})
