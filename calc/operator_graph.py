@@ -68,7 +68,11 @@ def drawing(
             "label": {"show": True, "fontSize": 12, "position": "right"}, "labelLayout": {"hideOverlap": False},
             "categories": [{"name": k} for k in kinds],
             "data": sorted(nodes, key=lambda n: order[str(n["name"])]),
-            "links": [{"source": a, "target": b} for a, b in links],
+            "links": [
+                # what skips a layer goes round the operators between
+                {"source": a, "target": b, "lineStyle": {"curveness": 0.3 if depth[b] - depth[a] > 1 else 0}}
+                for a, b in links
+            ],
         }],
     }  # fmt: skip
 

@@ -261,7 +261,7 @@ def _picked(key: str) -> None:
 
 def _node(places: list[tuple[str, str, str]]) -> None:
     for group in st.session_state["graph"].selection.selected:
-        for place in group["data_indices"]:
+        for place in group["data_indices"] if group.get("data_type") != "edge" else ():
             stage, part, name = places[int(place)]
             if name != operator_graph.STREAM:
                 go_to(Place("time_s", stage, part, name))
