@@ -16,8 +16,9 @@ VIEWS = {"operator": "operators", "stage": "stages", "serving": "serving"}
 
 
 def texts(scenario: Mapping[str, Value], by: str = "serving", sheet: str = "exact") -> dict[str, str]:
-    """Return the question in every language."""
-    return {f.__name__: f(scenario, by, sheet) for f in (python, sql, bash)}
+    """Return the question in every language that can ask it: operators under techniques are none of SQL's."""
+    languages = (python, bash) if by == "operator" and "technique" in scenario else (python, sql, bash)
+    return {f.__name__: f(scenario, by, sheet) for f in languages}
 
 
 def python(scenario: Mapping[str, Value], by: str = "serving", sheet: str = "exact") -> str:
@@ -25,14 +26,18 @@ def python(scenario: Mapping[str, Value], by: str = "serving", sheet: str = "exa
     more = {c: v for c, v in scenario.items() if c not in ("model_id", "hardware_id")}
     more |= {"sheet": sheet} if sheet != "exact" else {}
     said = "".join(f", {c}={v!r}" for c, v in more.items())
-    return f'import calc\n\ncalc.analyze("{scenario["model_id"]}", "{scenario["hardware_id"]}"{said}, by="{by}")\n'
+    return f'import calc\n\ncalc.analyze({str(scenario["model_id"])!r}, {str(scenario["hardware_id"])!r}{said}, by="{by}")\n'
 
 
 def sql(scenario: Mapping[str, Value], by: str = "serving", sheet: str = "exact") -> str:
     """Return the question as a query over ``calc.connect()``, the page SQL or ``python -m calc sql``."""
     fields = ", ".join(f"{literal(v)} as {c}" for c, v in scenario.items())
+    asked = f"with asked as (select {fields})\n"
+    if "technique" in scenario:
+        answers = f"stage_answers(to_json(a), '{sheet}')" if by == "stage" else "technique_answers(to_json(a), [null])"
+        return f"{asked}select unnest({answers}, recursive := true) from asked as a\n"
     view = VIEWS[by] if sheet == "exact" else f"{sheet}_{VIEWS[by]}"
-    return f"with asked as (select {fields})\nfrom {view}_of('asked')\n"
+    return f"{asked}from {view}_of('asked')\n"
 
 
 def bash(scenario: Mapping[str, Value], by: str = "serving", sheet: str = "exact") -> str:

@@ -24,6 +24,8 @@ PRECISIONS = ["w16a16kv16", "fp8", "w8a8kv8", "w4a16kv16"]
 KINDS = ["gpu"]
 POLICY = ["chunked_prefill"]
 """What a first visit asks: continuous batching, as servers do it."""
+COMPARED = 6
+"""Devices that are compared with each other."""
 FRONTS = {
     "Throughput": ("tokens_per_s_per_user", "output_tokens_per_s_per_device", "is_on_throughput_front"),
     "Cost": ("e2e_s", "usd_per_million_output_tokens", "is_on_cost_front"),
@@ -58,6 +60,7 @@ def page() -> None:
     _best(ranked, asked, limits)
     _rejected(ranked)
     _front(connection, names)
+    _overtaken(connection, names, ranked)
     _against_an_api(connection, names)
     connection.close()
 
@@ -146,6 +149,8 @@ def _words() -> dict[str, Word]:
         "output_tokens_per_s_per_device": Word("Tokens/s per device", "", "Output tokens; of the replica's devices"),
         "fleet_devices": Word("Devices", "", words["fleet_devices"].description),
         "reason": Word("Why not", "", "The limits that it misses"), "n": Word("Deployments", "", "That were tried"),
+        "cheaper_before": Word("Cheaper below"), "cheaper_after": Word("Cheaper from there"),
+        "break_even_batch": Word("Users of a replica", "", "Where a million tokens cost the same on both"),
         "break_even_requests_per_day": Word("Break-even", "1/day", "Requests a day from which it is cheaper"),
         "usd_per_request": Word("USD per request, own", "usd"),
         "api_usd_per_request": Word("USD per request, bought", "usd"),
@@ -214,6 +219,24 @@ def _front(connection: Any, names: pl.DataFrame) -> None:
             "Which nothing beats", "front", found, drawn, "Every deployment that fits; the line joins the best."
         )
     share.draw(drawn, key=f"front-{chosen}", alt=f"{titles[1]} over {titles[0]}, the best joined by a line")
+
+
+def _overtaken(connection: Any, names: pl.DataFrame, ranked: pl.DataFrame) -> None:
+    """Draw from how many users of a replica on one of the best devices is cheaper than another."""
+    best = ranked.filter(pl.col("cost_rank").is_not_null()).sort("cost_rank")
+    few = best["hardware_id"].unique(maintain_order=True).head(COMPARED).to_list()
+    found = connection.sql("from break_even").pl()
+    found = found.filter(pl.col("cheaper_before").is_in(few), pl.col("cheaper_after").is_in(few))
+    if found.is_empty():
+        return
+    called = dict(names.select("hardware_id", "device").iter_rows())
+    told = found.select(
+        pl.col("cheaper_before").replace(called), pl.col("cheaper_after").replace(called), "precision", "tp",
+        "break_even_batch",
+    ).sort("break_even_batch")  # fmt: skip
+    with st.expander(f"Which of the best {len(few)} devices overtakes which", icon=":material/swap_horiz:"):
+        share.section("Break-even between devices", "break_even", found)
+        share.table(told, _words(), alt="From how many users one device is cheaper than another", key="break-even")
 
 
 def _against_an_api(connection: Any, names: pl.DataFrame) -> None:

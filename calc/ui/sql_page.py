@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import time
 from pathlib import Path
 
 import polars as pl
@@ -24,8 +25,8 @@ from hardware
 where year >= 2022
 order by memory_bandwidth_bytes_per_s desc nulls last
 limit 20"""
-MOST_PROCESSES = 6
-"""Processes for queries at once; the one that has been idle the longest makes place."""
+MOST_PROCESSES, IDLE_S = 4, 600.0
+"""Processes for queries at once, of which the one idle the longest makes place, and how long one is kept idle."""
 LIMITS = Limits()
 
 
@@ -85,7 +86,8 @@ def _sandbox(grid: Path | None) -> Sandbox:
     known = _sandboxes()
     own = st.session_state.setdefault("sandbox", f"{id(st.session_state)}-{len(known)}")
     name = f"{own}-{session.folder()}-{grid}"
-    for other in [n for n in known if n.startswith(own) and n != name]:
+    late = time.monotonic() - IDLE_S
+    for other in [n for n, s in known.items() if n != name and (n.startswith(own) or s.used < late)]:
         known.pop(other).close()
     while name not in known and len(known) >= MOST_PROCESSES:
         known.pop(min(known, key=lambda n: known[n].used)).close()

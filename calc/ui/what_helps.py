@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import polars as pl
 import streamlit as st
 
@@ -125,9 +127,11 @@ def _ranked(question: Question, serving: pl.DataFrame) -> None:
         f"{c}_change": st.column_config.NumberColumn(label, format="percent", help="Change; below 0 is less")
         for c, label in CHANGES.items()
     }
+    # a choice is of this stack's rows: the next stack's are others
+    key = f"helps-{question['technique'] or ''}"
     share.table(
-        view, _words(), alt="Techniques by what they change", key="helps", column_config=columns, height=560,
-        on_select=lambda: _add(view["technique"].to_list()), selection_mode="single-row",
+        view, _words(), alt="Techniques by what they change", key=key, column_config=columns, height=560,
+        on_select=partial(_add, key, view["technique"].to_list()), selection_mode="single-row",
     )  # fmt: skip
     st.caption(f"{tried.height} techniques change something or say why not. Choose a row to add it to your stack.")
     rest = found.filter(~pl.col("applies"))
@@ -152,8 +156,8 @@ def _now(serving: pl.DataFrame) -> None:
     st.caption("Now: " + " · ".join(f"{words[c].label.lower()} {quantity(row[c], words[c].unit)}" for c in figures))
 
 
-def _add(listed: list[str]) -> None:
-    for row in st.session_state["helps"].selection.rows:
+def _add(key: str, listed: list[str]) -> None:
+    for row in st.session_state[key].selection.rows:
         technique = listed[int(row)]
         stack = list(st.session_state.get("technique", []))
         if technique not in stack:
