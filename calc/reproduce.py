@@ -25,8 +25,8 @@ def python(scenario: Mapping[str, Value], by: str = "serving", sheet: str = "exa
     """Return the question as a call of ``calc.analyze``."""
     more = {c: v for c, v in scenario.items() if c not in ("model_id", "hardware_id")}
     more |= {"sheet": sheet} if sheet != "exact" else {}
-    said = "".join(f", {c}={v!r}" for c, v in more.items())
-    return f'import calc\n\ncalc.analyze({str(scenario["model_id"])!r}, {str(scenario["hardware_id"])!r}{said}, by="{by}")\n'
+    about = [repr(scenario["model_id"]), repr(scenario["hardware_id"]), *(f"{c}={v!r}" for c, v in more.items())]
+    return f'import calc\n\ncalc.analyze({", ".join(about)}, by="{by}")\n'
 
 
 def sql(scenario: Mapping[str, Value], by: str = "serving", sheet: str = "exact") -> str:
