@@ -131,9 +131,47 @@ def test_the_table_holds_every_operator_with_its_share(first: AppTest) -> None:
     assert set(shown.columns) >= {"count", "ops", "memory_bytes", "arithmetic_intensity", "compute_format", "all_s"}
 
 
+def test_replicas_are_told() -> None:
+    """They change no figure of one, so the heading counts them."""
+    at = set_to(opened(), "dp", 3)
+    assert at.header[0].value == "Llama-2-7b-hf on 3 × RTX A6000, 3 replicas"
+
+
+def test_a_workload_fills_in_its_sizes() -> None:
+    """Batch and lengths of the chosen one."""
+    at = opened()
+    known = load()["workloads"].row(by_predicate=pl.col("workload_id") == "chat_batch", named=True)
+    at.get_by_key("workload").click(known["label"]).run()
+    assert not at.exception
+    assert at.number_input(key="batch").value == known["batch"] and at.number_input(key="input_len").value == 161
+
+
+def test_settings_of_techniques_count() -> None:
+    """A technique brings its settings, and each changes the figures."""
+    at = opened(technique="sliding_window")
+    before = figures(at)
+    assert figures(set_to(at, "window_len", 64)) != before
+
+
+@pytest.mark.parametrize("view", ["Roofline", "Time", "Graph"])
+def test_every_view_of_the_operators(view: str) -> None:
+    """Each draws; what it draws follows the stage and the part."""
+    at = opened(view=view)
+    assert not at.error and not at.exception
+    if view == "Graph":
+        before = at.get("echarts_chart")[0].proto.spec
+        assert at.selectbox(key="graph_part").value == "mlp"
+        at = set_to(at, "graph_part", "attention")
+        assert at.get("echarts_chart")[0].proto.spec != before
+    else:
+        assert len(at.get("vega_lite_chart")) == 2
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
+        ("technique", ["awq_w4"]),
+        ("tp", 2),
         ("model", "facebook/opt-6.7b"),
         ("hardware", "A100 80GB SXM4"),
         ("batch", 2),

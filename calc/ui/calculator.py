@@ -32,8 +32,8 @@ HELD = {
 }  # fmt: skip
 """What fills the memory of a device."""
 SERVING = (
-    *HEADLINES, *HELD, "n_devices", "memory_needed_bytes", "memory_capacity_bytes", "shortfall_bytes", "min_devices",
-    "reason",
+    *HEADLINES, *HELD, "fleet_devices", "memory_needed_bytes", "memory_capacity_bytes", "shortfall_bytes",
+    "min_devices", "reason",
 )  # fmt: skip
 """Results that the page reads: the others are not computed."""
 VIEWS = ("Roofline", "Time", "Graph")
@@ -74,9 +74,10 @@ def page() -> None:
 def _heading(question: Question, serving: pl.DataFrame) -> None:
     device = answers.device(question["hardware_id"])
     model = answers.models().row(by_predicate=pl.col("model_id") == question["model_id"], named=True)
-    count = serving["n_devices"][0] if "n_devices" in serving.columns else 1
-    many = f"{count:.0f} × " if count > 1 else ""
-    st.header(f"{str(question['model_id']).rpartition('/')[2]} on {many}{device['name']}")
+    count = serving["fleet_devices"][0] if "fleet_devices" in serving.columns else 1
+    many = f"{count:.0f} × " if count and count > 1 else ""
+    replicas = f", {question['dp']} replicas" if question["dp"] not in (None, 1) else ""
+    st.header(f"{str(question['model_id']).rpartition('/')[2]} on {many}{device['name']}{replicas}")
     facts = answers.words("hardware")
     told = [f"{quantity(model['n_parameters'])} parameters"] + [
         f"{facts[c].label.lower()} {shown}"
