@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from weakref import WeakSet
 
@@ -29,36 +29,48 @@ ANSWER = (
     "decode_memory_bytes", "reason",
 )  # fmt: skip
 """What a scenario answers under each technique: columns of ``serving``."""
+LEFT_OUT = ["accounting", "money", "memory"]
+"""Groups of techniques that help nothing: they count otherwise."""
+Answered = dict[str | None, dict[str, object]]
+"""What a scenario answers under each technique, and under none."""
 AT_ONCE = 6
 """Techniques that are asked at a time, between two reports of what is done."""
 Answering = Callable[[list[str], list[list[str | None]]], list[list[dict[str, object]]]]
 _OPEN: WeakSet[duckdb.DuckDBPyConnection] = WeakSet()
 
 
-def what_helps(tables: Tables, scenario: dict[str, object], told: Callable[[float], object] = float) -> pl.DataFrame:
+def what_helps(
+    tables: Tables,
+    scenario: dict[str, object],
+    told: Callable[[float], object] = float,
+    groups: Collection[str] = (),
+    answered: Answered | None = None,
+) -> pl.DataFrame:
     """Return what every technique would change for one scenario: the view ``what_helps``, a row per technique.
 
-    ``told`` is called with the share that is done. Raises CalcError for a scenario that cannot be asked.
+    Of ``groups`` alone where some are named. ``told`` is called with the share that is done; ``answered`` has what was
+    answered before for this scenario, and then all of it. Raises CalcError for a scenario that cannot be asked.
     """
     asked = pl.DataFrame([scenario])
     evaluate(tables, asked, by="serving").select("ttft_s").collect()
-    left_out = pl.col("group").is_in(["accounting", "money", "memory"])
-    ids: list[str | None] = [None, *tables["techniques"].filter(~left_out)["technique_id"]]
-    answered: dict[str | None, dict[str, object]] = {}
+    tried = tables["techniques"].filter(~pl.col("group").is_in(LEFT_OUT))
+    tried = tried.filter(pl.col("group").is_in(list(groups))) if groups else tried
+    found = {} if answered is None else answered
+    ids = [t for t in (None, *tried["technique_id"]) if t not in found]
     for first in range(0, len(ids), AT_ONCE):
         some = ids[first : first + AT_ONCE]
-        answered |= dict(zip(some, _answers(tables, [json.dumps(scenario)], [some])[0], strict=True))
-        told(len(answered) / len(ids))
-    connection = duckdb.connect()
-    connection.register("techniques", tables["techniques"])
+        found |= zip(some, _answers(tables, [json.dumps(scenario)], [some])[0], strict=True)
+        told((first + len(some)) / len(ids))
     known = {c: pl.lit(None, DTYPES[str(rule["dtype"])]).alias(c) for c, rule in scenario_columns(tables).items()}
     whole = asked.select(*asked.columns, *(e for c, e in known.items() if c not in asked.columns))
+    connection = duckdb.connect()
+    connection.register("techniques", tried)
     connection.register("asked", whole)
     connection.execute("create table scenarios as from asked")
-    _create(connection, tables, lambda scenarios, lists: [[answered[t] for t in some] for some in lists])
-    found: pl.DataFrame = connection.sql((ROOT / "sql" / "what_helps.sql").read_text(encoding="utf-8")).pl()
+    _create(connection, tables, lambda scenarios, lists: [[found[t] for t in some] for some in lists])
+    ranked: pl.DataFrame = connection.sql((ROOT / "sql" / "what_helps.sql").read_text(encoding="utf-8")).pl()
     connection.close()
-    return found
+    return ranked
 
 
 def create_functions(connection: duckdb.DuckDBPyConnection, tables: Tables) -> None:

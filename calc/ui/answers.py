@@ -143,6 +143,12 @@ def device(hardware_id: object) -> dict[str, object]:
     return hardware().row(by_predicate=found, named=True)
 
 
+def technique_with(parameter: str) -> list[str]:
+    """Return the technique that a parameter belongs to, in a list that is empty where there is none."""
+    found: list[str] = session.tables()["parameters"].filter(parameter=parameter)["technique_id"].to_list()
+    return found
+
+
 def sheets() -> list[str]:
     """Return the sheets to choose from, the exact one first."""
     return sheet_names(session.tables())

@@ -22,8 +22,8 @@ SHOWN = (
 )  # fmt: skip
 PRECISIONS = ["w16a16kv16", "fp8", "w8a8kv8", "w4a16kv16"]
 KINDS = ["gpu"]
-POLICY = ["chunked_prefill"]
-"""What a first visit asks: continuous batching, as servers do it."""
+POLICY = "chunk_budget"
+"""The setting of what a first visit asks: continuous batching as servers do it, prompts in pieces."""
 COMPARED = 6
 """Devices that are compared with each other."""
 FRONTS = {
@@ -99,7 +99,7 @@ def _workload() -> dict[str, Any]:
     of = st.multiselect("Vendors", vendors, key="vendors", bind="query-params", placeholder="All")
     mine = devices.filter(pl.col("kind").is_in(chosen or []))
     found["devices"] = (mine.filter(pl.col("vendor").is_in(of)) if of else mine)["hardware_id"].to_list()
-    found |= techniques(words, "_serve", POLICY)
+    found |= techniques(words, "_serve", answers.technique_with(POLICY))
     return found
 
 

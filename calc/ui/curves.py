@@ -92,7 +92,10 @@ def _lines(question: Question, by: str) -> list[str]:
         options = tables["precisions"]["precision_id"].to_list()
     else:
         options = ["none", *tables["techniques"]["technique_id"]]
-    default = {"precision": [own, "w8a8kv8", "w4a16kv16"], "technique": ["none", "kv_int8"]}.get(by, [own])
+    default = {
+        "precision": [own, "w8a8kv8", "w4a16kv16"],
+        "technique": ["none", *tables["techniques"].filter(group="compression")["technique_id"].head(1)],
+    }.get(by, [own])
     usual = list(dict.fromkeys(v for v in default if v in options))
     chosen: list[str] = st.multiselect(
         BY[by] + "s" if by != "technique" else "Techniques, each beside those of the sidebar", options, default=usual,
@@ -131,7 +134,7 @@ def _found(question: Question, x: str, y: str, by: str, values: list[str], most:
     axes |= {by: tuple(lines), x: _values(x, most, is_log)}
     if x == FACTOR:
         told = (str(t or "") for t in axes.get("technique", ("",)))
-        axes["technique"] = tuple("+".join(p for p in (t, "bandwidth_scaling") if p) for t in told)
+        axes["technique"] = tuple("+".join(p for p in (t, *answers.technique_with(FACTOR)) if p) for t in told)
         lines = list(axes["technique"]) if by == "technique" else lines
     found = answers.ask_many(
         tuple(axes.items()), "stage" if stage else "serving", question.sheet,
@@ -221,9 +224,9 @@ def _python(
     lists = "".join(f"    {c}={v!r},\n" for c, v in asked.items() if c != by)
     spots = list(FORMATS) if x in BITS else [int(v) if v == int(v) else v for v in places]
     lines = [None if v == "none" else v for v in values]
-    technique = '    technique="bandwidth_scaling",\n' if x == FACTOR and by != "technique" else ""
+    scaled = f"    technique={answers.technique_with(x)[0]!r},\n" if x == FACTOR and by != "technique" else ""
     grain = "stage" if y.startswith("stage ") else "serving"
     return (
-        f"import calc\n\ngrid = calc.scenarios(\n{lists}{technique}    {by}={lines!r},\n    {x}={spots!r},\n)\n"
+        f"import calc\n\ngrid = calc.scenarios(\n{lists}{scaled}    {by}={lines!r},\n    {x}={spots!r},\n)\n"
         f'calc.evaluate(grid, by="{grain}").select("{by}", "{x}", "{column}").collect()'
     )

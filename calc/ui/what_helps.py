@@ -11,7 +11,7 @@ from calc import charts, reproduce
 from calc.display import quantity
 from calc.errors import CalcError
 from calc.questions import stack_of
-from calc.stacks import what_helps
+from calc.stacks import LEFT_OUT, Answered, what_helps
 from calc.tables import load
 from calc.ui import answers, session, share
 from calc.ui.answers import Question, Version, Word
@@ -99,9 +99,7 @@ def _ranked(question: Question, serving: pl.DataFrame) -> None:
         )
         groups = _groups()
         chosen = st.multiselect("Groups", groups, key="groups", bind="query-params", placeholder="All")
-    found = _answered(question, answers.version())
-    if chosen:
-        found = found.filter(pl.col("group").is_in(chosen))
+    found = _answered(question, tuple(chosen), answers.version())
     tried = found.filter("applies").sort(f"{by}_rank", "technique", nulls_last=True)
     with head:
         texts = {
@@ -166,27 +164,25 @@ def _add(key: str, listed: list[str]) -> None:
 
 def _groups() -> list[str]:
     groups: list[str] = session.tables()["techniques"]["group"].unique().sort().to_list()
-    return groups
+    return [g for g in groups if g not in LEFT_OUT]
 
 
-def _answered(question: Question, version: Version) -> pl.DataFrame:
-    """Return what every technique would change, kept for whoever asks the same."""
+def _answered(question: Question, groups: tuple[str, ...], version: Version) -> pl.DataFrame:
+    """Return what every technique of some groups would change; what was answered before is not asked again."""
     known = _known()
-    asked = (question, version)
-    if asked not in known:
-        bar = st.progress(0.0, BUSY)
-        try:
-            found = what_helps(load(version[0]), dict(question.scenario), lambda done: bar.progress(done, BUSY))
-        finally:
-            bar.empty()
-        known[asked] = found
-        while len(known) > KEPT:
-            known.pop(next(iter(known)))
-    return known[asked]
+    answered = known.setdefault((question, version), {})
+    while len(known) > KEPT:
+        known.pop(next(iter(known)))
+    bar = st.progress(0.0, BUSY)
+    try:
+        told = bar.progress
+        return what_helps(load(version[0]), dict(question.scenario), lambda d: told(d, BUSY), groups, answered)
+    finally:
+        bar.empty()
 
 
 @st.cache_resource
-def _known() -> dict[tuple[Question, Version], pl.DataFrame]:
+def _known() -> dict[tuple[Question, Version], Answered]:
     return {}
 
 
