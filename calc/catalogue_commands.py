@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from calc.errors import CalcError, closest
+from calc.files import csv_text
 from calc.output import WRITERS, print_frame, writable, write, write_text
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def _import(options: argparse.Namespace) -> None:
     writable(options.save, (".csv",))
     tables = load()
     imported = import_model(tables, options.source, options.id)
-    own = tables.extended("models", pl.DataFrame({k: [_plain(v)] for k, v in imported.row.items()}))
+    own = tables.extended("models", pl.DataFrame({k: [csv_text(v)] for k, v in imported.row.items()}))
     row = model_row(own, str(imported.row["model_id"]))
     print(f"{row['model_id']}  ({row['family']})\n")
     _print_bill(bill(own, str(row["model_id"])))
@@ -167,16 +168,8 @@ def _print_counts(row: dict[str, object]) -> None:
     print(f"KV cache {float(str(row['kv_bytes_per_token'])):.0f} bytes per token at 16 bits")
 
 
-def _plain(value: object) -> str | None:
-    if value is None:
-        return None
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
 def _write_row(imported: Imported, target: str) -> None:
-    row = {k: _plain(v) for k, v in imported.row.items() if v is not None}
+    row = {k: csv_text(v) for k, v in imported.row.items() if v is not None}
     if Path(target).suffix.lower() == ".json":
         numbers = {k: v for k, v in imported.row.items() if v is not None}
         whole = {k: int(v) if isinstance(v, float) and v.is_integer() else v for k, v in numbers.items()}
@@ -196,7 +189,7 @@ def _save(tables: Tables, imported: Imported, target: str) -> None:
     tables.extended("models", before, path.name, first_line=2)
     rows = before.to_dicts() if before is not None else []
     kept = [r for r in rows if str(r["model_id"]).lower() != model_id]
-    _write_rows([*kept, {k: _plain(v) for k, v in imported.row.items()}], columns, target)
+    _write_rows([*kept, {k: csv_text(v) for k, v in imported.row.items()}], columns, target)
     if len(kept) < len(rows):
         print(f"warning {imported.row['model_id']!r} was there and has been replaced; --id gives another name")
     elif model_id in tables["models"]["model_id"].str.to_lowercase():

@@ -37,30 +37,44 @@ def read_csv(path: Path, violations: list[str], folder: str = "") -> pl.DataFram
         problem = "starts with a byte-order mark; save it as UTF-8 without BOM"
     elif b"\r" in content:
         problem = "has Windows line ends (CRLF); save it with LF line ends"
-    elif not content.strip():
-        problem = "is empty; it needs at least its header row"
-    if problem is None:
-        try:
-            rows = list(csv.reader(io.StringIO(content.decode("utf-8")), strict=True))
-        except UnicodeDecodeError as error:
-            problem = f"is not UTF-8 at byte {error.start}; save it as UTF-8"
-        except csv.Error as error:
-            problem = f"is not a CSV file: {error}"
     if problem is not None:
         violations.append(f"{where}: {problem}")
         return None
-    header, *body = rows
+    try:
+        return parse_csv(content, where)
+    except DataError as error:
+        violations += error.violations
+        return None
+
+
+def parse_csv(content: bytes, where: str) -> pl.DataFrame:
+    """Return the fields of a CSV as text, as any spreadsheet program saves one; raises DataError, which names it."""
+    try:
+        text = content.decode("utf-8-sig")
+        if not text.strip():
+            raise DataError([f"{where}: is empty; it needs at least its header row"])
+        header, *body = csv.reader(io.StringIO(text, newline=""), strict=True)
+    except UnicodeDecodeError as error:
+        raise DataError([f"{where}: is not UTF-8 at byte {error.start}; save it as UTF-8"]) from error
+    except csv.Error as error:
+        raise DataError([f"{where}: is not a CSV file: {error}"]) from error
     for line, row in enumerate(body, start=2):
         if len(row) != len(header):
-            violations.append(f"{where}, row {line}: has {len(row)} fields, the header has {len(header)}")
-            return None
+            raise DataError([f"{where}, row {line}: has {len(row)} fields, the header has {len(header)}"])
     if len(set(header)) < len(header):
-        violations.append(f"{where}: the header names a column twice")
-        return None
-    columns = list(zip(*body, strict=True)) if body else [()] * len(header)
-    return pl.DataFrame(
-        {n: list(v) for n, v in zip(header, columns, strict=True)}, schema=dict.fromkeys(header, pl.String)
-    )
+        raise DataError([f"{where}: the header names a column twice"])
+    return pl.DataFrame(body, schema=dict.fromkeys(header, pl.String), orient="row")
+
+
+def csv_text(value: object) -> str:
+    """Return a value as a file of the data folder holds it: whole numbers without a point, unknown empty."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
 
 
 def read_rows(path: Path) -> pl.DataFrame:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 
+from calc.program import GRAINS
+
 Value = str | int | float
 OPTIONS = (
     "batch", "input_len", "output_len", "cached_len", "n_images", "precision", "weight_format", "expert_format",
@@ -12,7 +14,6 @@ OPTIONS = (
     "cp", "dp",
 )  # fmt: skip
 """Scenario columns that the command line has an option for; others are set by name."""
-VIEWS = {"operator": "operators", "stage": "stages", "serving": "serving"}
 
 
 def texts(scenario: Mapping[str, Value], by: str = "serving", sheet: str = "exact") -> dict[str, str]:
@@ -36,7 +37,7 @@ def sql(scenario: Mapping[str, Value], by: str = "serving", sheet: str = "exact"
     if "technique" in scenario:
         answers = f"stage_answers(to_json(a), '{sheet}')" if by == "stage" else "technique_answers(to_json(a), [null])"
         return f"{asked}select unnest({answers}, recursive := true) from asked as a\n"
-    view = VIEWS[by] if sheet == "exact" else f"{sheet}_{VIEWS[by]}"
+    view = GRAINS[by][0] if sheet == "exact" else f"{sheet}_{GRAINS[by][0]}"
     return f"{asked}from {view}_of('asked')\n"
 
 

@@ -15,6 +15,7 @@ from calc.display import link
 from calc.stacks import what_helps
 from calc.tables import load
 from calc.ui import curves
+from calc.ui.data_page import merged
 
 SMALL, SMALLER = "facebook/opt-1.3b", "facebook/opt-125m"
 
@@ -169,6 +170,14 @@ def test_each_control_changes_the_choice(key: str, value: object) -> None:
     assert not table(set_to(at, key, value), 0).equals(before)
 
 
+def test_a_link_names_the_model_by_an_alias() -> None:
+    """A page that is opened by another spelling asks that model, not the first of the list."""
+    key, aliases = load()["models"].select("model_id", "aliases").drop_nulls().row(-1)
+    alias = aliases.split("|")[0].upper()
+    at = opened("choose_hardware", model=alias, users="4")
+    assert at.get_by_key("model").value == key
+
+
 def test_what_is_rejected_says_why() -> None:
     """Limits that nothing keeps leave every device with what it misses."""
     at = opened("choose_hardware", model=SMALL, limit_tpot="1", limit_ttft="1", users="2000", limit_devices="1")
@@ -307,6 +316,19 @@ def test_every_table_is_shown_with_its_sources() -> None:
         at = set_to(at, "table", name)
         assert table(at).height > 5
     assert link("arXiv:2402.16363") == "https://arxiv.org/abs/2402.16363"
+
+
+def test_rows_that_a_search_hides_stay_when_others_are_edited() -> None:
+    """An edit of what a search shows changes, takes out and adds those rows; every other stays where it was."""
+    frame = pl.DataFrame({"a": ["x", "x", "y", "z"], "b": [1, 2, 3, None]})
+    places = pl.Series([1, 3], dtype=pl.UInt32)
+    edited = pl.DataFrame({"a": ["x", "new", "z"], "b": [20, 5, 9]})[[0, 1]]
+    assert merged(frame, places, edited, [1]).rows() == [("x", 1), ("x", 20), ("y", 3), ("new", 5)]
+    assert merged(frame, places, frame[places], []).equals(frame)
+    assert merged(frame, places, frame[[3]], [0]).rows() == [("x", 1), ("y", 3), ("z", None)]
+    parameters = load()["parameters"]
+    shown = pl.Series(range(0, parameters.height, 3), dtype=pl.UInt32)
+    assert merged(parameters, shown, parameters[shown], []).equals(parameters)
 
 
 def test_rows_are_added_for_the_session() -> None:

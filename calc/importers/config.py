@@ -18,6 +18,7 @@ import polars as pl
 
 from calc.errors import CalcError, DataError, closest_names
 from calc.expressions import value_of
+from calc.files import csv_text
 from calc.formula import Node, names, parse
 from calc.importers.flat import Key, flatten, short
 from calc.importers.precision import precision_of
@@ -86,20 +87,12 @@ def _published(tables: Tables, row: Mapping[str, object]) -> dict[str, object]:
 
 def _check_row(tables: Tables, imported: Imported) -> None:
     """Raise CalcError where the row breaks a rule of the table."""
-    frame = pl.DataFrame({c: [None if v is None else _text(v)] for c, v in imported.row.items()})
+    frame = pl.DataFrame({c: [None if v is None else csv_text(v)] for c, v in imported.row.items()})
     try:
         tables.extended("models", frame.with_columns(source_id=pl.lit("definition")))
     except DataError as error:
         said = (re.sub(r"^.*?, row \d+(, column )?:? ?", "", v) for v in error.violations)
         raise CalcError("; ".join(said)) from error
-
-
-def _text(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value)
 
 
 def _refuse_remote_sizes(config: Mapping[str, object]) -> None:

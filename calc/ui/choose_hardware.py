@@ -14,7 +14,7 @@ from calc.evaluation import evaluate
 from calc.tables import load
 from calc.ui import answers, session, share
 from calc.ui.answers import Version, Word
-from calc.ui.question import techniques
+from calc.ui.question import model, size, techniques
 
 SHOWN = (
     "device", "precision", "tp", "dp", "fleet_devices", "batch", "usd_per_million_output_tokens", "ttft_s", "tpot_s",
@@ -67,23 +67,14 @@ def page() -> None:
 
 def _workload() -> dict[str, Any]:
     words = answers.words("scenarios")
-    models = answers.models()["model_id"].to_list()
-    found: dict[str, Any] = {
-        "model_id": st.selectbox(
-            words["model_id"].label, models, key="model", bind="query-params", help=words["model_id"].description
-        )
-    }
+    found: dict[str, Any] = {"model_id": model(words["model_id"])}
     found["users"] = st.number_input(
         "Users at once", 1, 100_000, value=50, key="users", bind="query-params",
         help="Requests in flight, spread evenly over the replicas.",
     )  # fmt: skip
-    for box, (column, value) in zip(st.columns(2), (("input_len", 2048), ("output_len", 128)), strict=True):
+    for box, column in zip(st.columns(2), ("input_len", "output_len"), strict=True):
         with box:
-            least, most = (int(v) for v in answers.bounds(column))
-            found[column] = st.number_input(
-                words[column].label, least, most, value=value, key=column, bind="query-params",
-                help=words[column].description,
-            )  # fmt: skip
+            found[column] = size(column, words[column])
     known = session.tables()["precisions"]["precision_id"].to_list()
     found["precisions"] = st.multiselect(
         "Precisions", known, default=[p for p in PRECISIONS if p in known], key="precisions", bind="query-params",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import polars as pl
 import streamlit as st
 
@@ -9,6 +11,7 @@ from calc.display import link, quantity
 from calc.errors import CalcError
 from calc.evaluation import evaluate
 from calc.files import read_csv
+from calc.patches import KEYS
 from calc.tables import data_folder, load
 from calc.ui import answers, session, share
 from calc.ui.answers import Word
@@ -18,18 +21,7 @@ TABLES = {
     "techniques": "Techniques", "parameters": "Settings of techniques", "workloads": "Workloads", "sources": "Sources",
 }  # fmt: skip
 SHEET = "Formulas"
-FILES = (
-    "roofline",
-    "totals",
-    "serving",
-    "scenario",
-    "stages",
-    "kinds",
-    "operators",
-    "parts",
-    "constants",
-    "generation",
-)
+FIRST_FILE = "roofline"
 SHOWN_FIRST = {
     "models": (
         "model_id", "family", "n_layers", "hidden", "vocab", "n_heads", "n_kv_heads", "intermediate", "source_id",
@@ -115,12 +107,12 @@ def _table(table: str) -> None:
         )  # fmt: skip
         edit = st.toggle("Edit", key=f"edit_{table}", help="For this session; a reload undoes it.")
         every = st.toggle("Every column", key=f"every_{table}")
-    shown = _search(frame, wanted)
+    places = _search(frame, wanted)
     columns = [c for c in frame.columns if every or edit or c in SHOWN_FIRST.get(table, frame.columns)]
     if edit:
-        _editor(table, frame, shown, words)
+        _editor(table, frame, places, words)
     else:
-        with_links = shown.select(columns)
+        with_links = frame[places].select(columns)
         if "source_id" in columns:
             about = tables["sources"].select("source_id", Source=pl.col("title"), Link=pl.col("locator").map_elements(
                 lambda t: link(t), return_dtype=pl.String, skip_nulls=True))  # fmt: skip
@@ -131,7 +123,7 @@ def _table(table: str) -> None:
             with_links, hide_index=True, height=HEIGHT, column_config=config, key=f"rows-{table}", placeholder="—",
             alt=f"Table of {TABLES[table].lower()}",
         )  # fmt: skip
-        st.caption(f"{shown.height:,} of {frame.height:,} rows, {len(columns)} of {frame.width} columns; base units.")
+        st.caption(f"{places.len():,} of {frame.height:,} rows, {len(columns)} of {frame.width} columns; base units.")
     _upload(table)
 
 
@@ -139,17 +131,20 @@ def _help(word: Word) -> str:
     return f"{word.description} ({word.unit})" if word.unit else word.description
 
 
-def _search(frame: pl.DataFrame, wanted: str) -> pl.DataFrame:
+def _search(frame: pl.DataFrame, wanted: str) -> pl.Series:
+    """Return the places of the rows that hold a text."""
     if not wanted.strip():
-        return frame
+        return pl.int_range(frame.height, eager=True)
     texts = [pl.col(c).str.to_lowercase().str.contains(wanted.strip().lower(), literal=True)
              for c, t in frame.schema.items() if t == pl.String]  # fmt: skip
-    return frame.filter(pl.any_horizontal(texts))
+    return frame.select(pl.any_horizontal(texts).fill_null(value=False).arg_true()).to_series()
 
 
-def _editor(table: str, frame: pl.DataFrame, shown: pl.DataFrame, words: dict[str, Word]) -> None:
+def _editor(table: str, frame: pl.DataFrame, places: pl.Series, words: dict[str, Word]) -> None:
+    key = f"editor_{table}_{len(session.edits())}"
+    shown = frame[places]
     edited = st.data_editor(
-        shown, hide_index=True, num_rows="dynamic", height=HEIGHT, key=f"editor_{table}_{len(session.edits())}",
+        shown, hide_index=True, num_rows="dynamic", height=HEIGHT, key=key,
         column_config={c: st.column_config.Column(words[c].label, help=_help(words[c])) for c in shown.columns},
         alt=f"Table of {TABLES[table].lower()}, to edit",
     )  # fmt: skip
@@ -157,13 +152,22 @@ def _editor(table: str, frame: pl.DataFrame, shown: pl.DataFrame, words: dict[st
     if changed.equals(shown):
         st.caption("Change a cell, or add a row below the last; then keep it. Every rule of the table is checked.")
         return
-    keys = [c for c in frame.columns if c in frame.columns[:1]]
-    gone = set(shown[keys[0]].to_list())
-    kept = frame.filter(~pl.col(keys[0]).is_in(gone))
-    whole = pl.concat([kept, changed]) if kept.height else changed
+    whole = merged(frame, places, changed, st.session_state[key]["deleted_rows"])
     st.button(
         "Keep for this session", type="primary", icon=":material/check:", on_click=_keep, args=(table, whole),
     )  # fmt: skip
+
+
+def merged(frame: pl.DataFrame, places: pl.Series, edited: pl.DataFrame, deleted: Collection[int]) -> pl.DataFrame:
+    """Return a table with the rows at ``places`` as an editor left them: some ``deleted``, new ones below the others.
+
+    ``deleted`` counts within the rows that were shown, as the editor does. Rows that were not shown stay as they are.
+    """
+    left = [place for nth, place in enumerate(places.to_list()) if nth not in deleted]
+    new = range(frame.height, frame.height + edited.height - len(left))
+    rows = edited.insert_column(0, pl.Series("__place", [*left, *new], pl.UInt32))
+    others = frame.with_row_index("__place").filter(~pl.col("__place").is_in(places.implode()))
+    return pl.concat([others, rows]).sort("__place").drop("__place")
 
 
 def _keep(table: str, frame: pl.DataFrame) -> None:
@@ -209,9 +213,12 @@ def _add(table: str) -> None:
 
 def _formulas() -> None:
     """Draw the cells of a sheet, to read and to edit; an edit is checked like the product's own."""
+    files = list(KEYS)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         sheet = st.selectbox("Sheet", answers.sheets(), key="sheet_shown", bind="query-params", width=200)
-        file = st.selectbox("Cells of", FILES, key="cells", bind="query-params", width=220)
+        file = st.selectbox(
+            "Cells of", files, index=files.index(FIRST_FILE), key="cells", bind="query-params", width=220
+        )
         edit = st.toggle("Edit", key="edit_cells", help="For this session; a reload undoes it.")
     violations: list[str] = []
     frame = read_csv(session.folder() / "sheets" / sheet / f"{file}.csv", violations)
@@ -238,8 +245,8 @@ def _formulas() -> None:
 def _keep_cells(sheet: str, file: str, edited: pl.DataFrame, before: pl.DataFrame) -> None:
     try:
         changed = edited.join(before, on=edited.columns, how="anti", nulls_equal=True)
-        key = next((c for c in ("cell", "name", "operator", "kind", "part") if c in edited.columns), edited.columns[0])
-        cells = ", ".join(str(v) for v in changed[key].to_list()[:5]) or "rows taken out"
+        named = changed.select(pl.concat_str([c for c in KEYS[file] if c in edited.columns], separator="."))
+        cells = ", ".join(str(v) for v in named.to_series().to_list()[:5]) or "rows taken out"
         session.change_cells(sheet, file, edited, f"{sheet}/{file} ({cells})")
     except CalcError as error:
         st.session_state["edit_error"] = str(error)

@@ -30,7 +30,7 @@ def choose(suffix: str = "", precision: str = PRECISION, own_model: bool = True)
     ``own_model`` a configuration may be uploaded.
     """
     words = answers.words("scenarios")
-    said: Said = {"model_id": _model(words["model_id"], suffix)}
+    said: Said = {"model_id": model(words["model_id"], suffix)}
     if own_model:
         _own_model()
     said["hardware_id"] = _device(words["hardware_id"], suffix)
@@ -38,7 +38,7 @@ def choose(suffix: str = "", precision: str = PRECISION, own_model: bool = True)
     for pair in (("batch", "cached_len"), ("input_len", "output_len")):
         for box, column in zip(st.columns(2), pair, strict=True):
             with box:
-                said[column] = _size(column, words[column], suffix)
+                said[column] = size(column, words[column], suffix)
     said["precision"] = _precision(words["precision"], suffix, precision)
     with st.expander("Formats one by one", icon=":material/tune:"):
         known = session.tables()["formats"]["format_id"].to_list()
@@ -49,7 +49,7 @@ def choose(suffix: str = "", precision: str = PRECISION, own_model: bool = True)
             )  # fmt: skip
     with st.expander("Several devices", icon=":material/hub:"):
         for column in (*DEGREES, "dp"):
-            said[column] = _size(column, words[column], suffix)
+            said[column] = size(column, words[column], suffix)
     said |= techniques(words, suffix)
     said["attention"] = _few("attention", words["attention"], ATTENTIONS, suffix)
     about = "Whose accounting: exact counts unavoidable work and traffic, llm_viewer follows the survey's tool."
@@ -69,7 +69,8 @@ def _pick(key: str, word: Word, options: Sequence[str], spelled: Mapping[str, st
     )  # fmt: skip
 
 
-def _model(word: Word, suffix: str) -> str | None:
+def model(word: Word, suffix: str = "") -> str | None:
+    """Draw the list of models, which a link may name by any of their spellings; return the model's id."""
     return _pick(f"model{suffix}", word, *_models(answers.version()))
 
 
@@ -159,7 +160,8 @@ def _precision(word: Word, suffix: str, usual: str) -> str | None:
     return chosen
 
 
-def _size(column: str, word: Word, suffix: str) -> int:
+def size(column: str, word: Word, suffix: str = "") -> int:
+    """Draw a whole number of a scenario, within the dictionary's bounds; return it."""
     least, most = (int(v) for v in answers.bounds(column))
     return st.number_input(
         word.label, least, most, value=SIZES.get(column, least), step=1, key=column + suffix, bind="query-params",

@@ -7,7 +7,6 @@ what the session computes with is always whole. Reloading the page starts a new 
 from __future__ import annotations
 
 import csv
-import io
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -19,6 +18,7 @@ import streamlit as st
 from calc.catalogue import model_row
 from calc.check import check_sheet
 from calc.errors import CalcError
+from calc.files import csv_text, parse_csv
 from calc.importers import model_name, parse_config
 from calc.importers.config import import_config
 from calc.tables import Tables, data_folder, load
@@ -77,41 +77,21 @@ def _change(write: Callable[[Path], None], told: str, sheet: str | None = None) 
 
 
 def write_csv(frame: pl.DataFrame, path: Path) -> None:
-    """Write a table as the data folder's files are: numbers without rounding, false and unknown left empty."""
+    """Write a table as the data folder's files are: numbers without rounding, unknown left empty."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(frame.columns)
-        writer.writerows([_text(v) for v in row] for row in frame.iter_rows())
-
-
-def _text(value: object) -> str:
-    if value is None or value is False:
-        return ""
-    if value is True:
-        return "true"
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
-        return str(int(value))
-    return str(value)
+        writer.writerows([csv_text(v) for v in row] for row in frame.iter_rows())
 
 
 def read_upload(content: bytes, name: str) -> pl.DataFrame:
     """Return an uploaded CSV as text; raises CalcError for one that is none, or is larger than a table is."""
     if len(content) > MOST_BYTES:
         raise CalcError(f"{name}: has {len(content):,} bytes; a table may have {MOST_BYTES:,}")
-    try:
-        header, *rows = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True))
-    except UnicodeDecodeError as error:
-        raise CalcError(f"{name}: is not UTF-8 at byte {error.start}; save it as UTF-8") from error
-    except (csv.Error, ValueError) as error:
-        raise CalcError(f"{name}: is not a CSV file with a header: {error}") from error
-    if len(rows) > MOST_ROWS:
-        raise CalcError(f"{name}: has {len(rows):,} rows; a table may have {MOST_ROWS:,}")
-    odd = next((n for n, row in enumerate(rows, start=2) if len(row) != len(header)), None)
-    if odd:
-        raise CalcError(f"{name}, row {odd}: has {len(rows[odd - 2])} fields, the header has {len(header)}")
-    if len(set(header)) < len(header):
-        raise CalcError(f"{name}: the header names a column twice")
-    return pl.DataFrame(rows, schema=dict.fromkeys(header, pl.String), orient="row")
+    rows = parse_csv(content, name)
+    if rows.height > MOST_ROWS:
+        raise CalcError(f"{name}: has {rows.height:,} rows; a table may have {MOST_ROWS:,}")
+    return rows
 
 
 def add_rows(table: str, rows: pl.DataFrame, name: str) -> None:
