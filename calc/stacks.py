@@ -17,7 +17,7 @@ from calc.errors import CalcError
 from calc.evaluation import evaluate
 from calc.loading import load_sheet
 from calc.questions import scenario_columns, stack_of
-from calc.results import result_columns
+from calc.results import result_columns, uncollected
 from calc.tables import DTYPES, ROOT, Tables
 
 STAGE = ("stage", "ops", "memory_bytes", "weight_bytes", "kv_read_bytes", "time_s", "bound", "reason")
@@ -57,10 +57,11 @@ def what_helps(
     tried = tried.filter(pl.col("group").is_in(list(groups))) if groups else tried
     found = {} if answered is None else answered
     ids = [t for t in (None, *tried["technique_id"]) if t not in found]
-    for first in range(0, len(ids), AT_ONCE):
-        some = ids[first : first + AT_ONCE]
-        found |= zip(some, _answers(tables, [json.dumps(scenario)], [some])[0], strict=True)
-        told((first + len(some)) / len(ids))
+    with uncollected():
+        for first in range(0, len(ids), AT_ONCE):
+            some = ids[first : first + AT_ONCE]
+            found |= zip(some, _answers(tables, [json.dumps(scenario)], [some])[0], strict=True)
+            told((first + len(some)) / len(ids))
     known = {c: pl.lit(None, DTYPES[str(rule["dtype"])]).alias(c) for c, rule in scenario_columns(tables).items()}
     whole = asked.select(*asked.columns, *(e for c, e in known.items() if c not in asked.columns))
     connection = duckdb.connect()

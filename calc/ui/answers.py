@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import streamlit as st
 
-from calc.catalogue import model_facts
+from calc.catalogue import model_counts
 from calc.evaluation import evaluate, request
 from calc.explanation import Explanation, explain
 from calc.loading import sheet_names
@@ -122,14 +122,12 @@ def _meanings(version: Version) -> dict[str, object]:
 
 def models() -> pl.DataFrame:
     """Return the models to choose from: those that the session added first."""
-    return _models(version())
+    return session.tables()["models"].sort(pl.col("source_id") != "user", maintain_order=True)
 
 
-@st.cache_resource(max_entries=8, show_spinner=False)
-def _models(version: Version) -> pl.DataFrame:
-    tables = load(version[0])
-    known = tables["models"].join(model_facts(tables), on="model_id", how="left", maintain_order="left")
-    return known.sort(pl.col("source_id") != "user", maintain_order=True)
+def n_parameters(model_id: object) -> float | None:
+    """Return how many parameters a model has; None where a fact is missing."""
+    return model_counts(session.tables(), str(model_id))["n_parameters"]
 
 
 def hardware() -> pl.DataFrame:

@@ -6,6 +6,7 @@ from functools import partial
 
 import polars as pl
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from calc import charts, operator_graph, reproduce
 from calc.display import capacity, quantity
@@ -56,7 +57,7 @@ def page() -> None:
             st.info("Choose a model and a device in the sidebar.", icon=":material/arrow_back:")
             return
         serving = answers.ask(question, "serving", SERVING)
-        _heading(question, serving)
+        about = _heading(question, serving)
         # the first figures are there before the others are computed
         with st.grid(5, min_column_width=150, gap=("small", "xsmall")):
             _headlines(serving)
@@ -68,26 +69,32 @@ def page() -> None:
         return
     _caveats(serving, stages)
     _memory(serving)
+    about.caption(_about(question))
     _operators(question, stages)
 
 
-def _heading(question: Question, serving: pl.DataFrame) -> None:
-    device = answers.device(question["hardware_id"])
-    model = answers.models().row(by_predicate=pl.col("model_id") == question["model_id"], named=True)
+def _heading(question: Question, serving: pl.DataFrame) -> DeltaGenerator:
+    """Draw what is asked; return the place below for what is told of it."""
     count = serving["fleet_devices"][0] if "fleet_devices" in serving.columns else 1
     many = f"{count:.0f} × " if count and count > 1 else ""
     replicas = f", {question['dp']} replicas" if question["dp"] not in (None, 1) else ""
-    st.header(f"{str(question['model_id']).rpartition('/')[2]} on {many}{device['name']}{replicas}")
-    facts = answers.words("hardware")
-    told = [f"{quantity(model['n_parameters'])} parameters"] + [
-        f"{facts[c].label.lower()} {shown}"
+    name = answers.device(question["hardware_id"])["name"]
+    st.header(f"{str(question['model_id']).rpartition('/')[2]} on {many}{name}{replicas}")
+    return st.container()
+
+
+def _about(question: Question) -> str:
+    """Return the size of a model and of a device."""
+    device, words = answers.device(question["hardware_id"]), answers.words("hardware")
+    told = [f"{quantity(answers.n_parameters(question['model_id']))} parameters"] + [
+        f"{words[c].label.lower()} {shown}"
         for c, shown in (
             ("memory_bandwidth_bytes_per_s", quantity(device["memory_bandwidth_bytes_per_s"], "byte/s")),
             ("memory_capacity_bytes", capacity(device["memory_capacity_bytes"])),
         )
         if device[c] is not None
     ]
-    st.caption(" · ".join(told))
+    return " · ".join(told)
 
 
 def _headlines(serving: pl.DataFrame) -> None:

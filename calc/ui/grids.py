@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import lru_cache
 from pathlib import Path
+from threading import Timer
 
 import streamlit as st
 
@@ -15,12 +17,17 @@ from calc.tables import ROOT
 
 FOLDER = "CALC_GRID"
 """Environment variable: the grid to ask; without it the dashboard builds the grid ``demo``."""
+QUIET_S = 5
+"""How long a first visitor's browser has the machine for itself."""
 
 
+@st.cache_resource(show_spinner=False)
 def start() -> None:
-    """Begin to build the demo grid, once for the server, unless a grid is named; the pages go on meanwhile."""
+    """Begin to build the demo grid soon, once for the server, unless a grid is named; the pages go on meanwhile."""
     if not os.environ.get(FOLDER):
-        _building(str(_demo()))
+        later = Timer(QUIET_S, _building, [str(_demo())])
+        later.daemon = True
+        later.start()
 
 
 def folder() -> Path:
@@ -33,7 +40,7 @@ def folder() -> Path:
     return _demo()
 
 
-@st.cache_resource(show_spinner=False)
+@lru_cache(maxsize=1)
 def _building(folder: str) -> subprocess.Popen[bytes]:
     """Return the process that builds the grid ``demo``: it takes none of the time in which pages are drawn."""
     command = [sys.executable, "-m", "calc", "grid", "demo", "--out", folder]
