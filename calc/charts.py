@@ -37,10 +37,10 @@ def roofline(operators: pl.DataFrame, bandwidth: float, by: str = "Part", pick: 
     """
     placed = operators.filter(PLACED)
     peaks = ceilings(operators, bandwidth)
-    x = [*placed["arithmetic_intensity"], *peaks["ridge"]]
-    y = [*placed["attainable_ops_per_s"], *peaks["peak_ops_per_s"]]
-    left, right = min(x, default=1) / 2, max(x, default=1) * 4
-    low, high = min(y, default=1) / 2, max(y, default=1) * 2
+    reached = [*placed["arithmetic_intensity"], *peaks["ridge"]]
+    rates = [*placed["attainable_ops_per_s"], *peaks["peak_ops_per_s"]]
+    left, right = min(reached, default=1) / 2, max(reached, default=1) * 4
+    low, high = min(rates, default=1) / 2, max(rates, default=1) * 2
     x_axis = alt.X(
         "arithmetic_intensity:Q", title="Arithmetic intensity (OP/B)",
         scale=alt.Scale(type="log", domain=[left, right], nice=False), axis=_decades(left, right, "~g"),
@@ -66,24 +66,26 @@ def roofline(operators: pl.DataFrame, bandwidth: float, by: str = "Part", pick: 
     )  # fmt: skip
 
     line = alt.MarkDef("line", color=QUIET, strokeWidth=2, clip=True)
+    # axes are every layer's: one says how they are, for each copies all that it says several times over
+    x, y = alt.X("arithmetic_intensity:Q"), alt.Y("attainable_ops_per_s:Q")
     memory_ceiling = alt.Chart(memory, mark=line).encode(x=x_axis, y=y_axis)
-    compute_ceilings = alt.Chart(flat, mark=line).encode(x=x_axis, y=y_axis, detail="name:N")
+    compute_ceilings = alt.Chart(flat, mark=line).encode(x=x, y=y, detail=alt.Detail("name:N"))
     ceiling_labels = (
         alt.Chart(named).mark_text(align="right", baseline="bottom", dx=-8, dy=-3, fontSize=12, color=QUIET)
-        .encode(x=x_axis, y=y_axis, text="name:N")
+        .encode(x=x, y=y, text=alt.Text("name:N"))
     )  # fmt: skip
     # below the diagonal, where a narrow screen leaves more room than between it and the axis
     bandwidth_label = (
         alt.Chart(bandwidth_name).mark_text(align="left", baseline="top", dx=10, dy=4, fontSize=12, color=QUIET)
-        .encode(x=x_axis, y=y_axis, text="name:N")
+        .encode(x=x, y=y, text=alt.Text("name:N"))
     )  # fmt: skip
     parts = placed["part"].unique(maintain_order=True).to_list()
     stages = placed["stage"].unique(maintain_order=True).to_list()
     points = (
         alt.Chart(_told(placed)).mark_point(filled=True, opacity=0.75, strokeWidth=1, clip=True)
         .encode(
-            x=x_axis,
-            y=y_axis,
+            x=x,
+            y=y,
             color=alt.Color("part:N", title=by, scale=alt.Scale(domain=parts), sort=parts),
             shape=alt.Shape("stage:N", title="Stage", sort=stages, legend=alt.Legend(symbolFillColor=QUIET),
                             scale=alt.Scale(domain=stages, range=["circle", "triangle-up", "square"][: len(stages)])),
@@ -95,9 +97,8 @@ def roofline(operators: pl.DataFrame, bandwidth: float, by: str = "Part", pick: 
     if pick:
         points = points.add_params(alt.selection_point(name=PICK, fields=["stage", "part", "operator"]))
     layers = [memory_ceiling, compute_ceilings, ceiling_labels, bandwidth_label, points]
-    chart = alt.LayerChart(layer=layers, height=400)
-    drawn: alt.LayerChart = chart.configure_legend(orient="bottom-right", symbolStrokeWidth=0)
-    return drawn
+    legend = alt.LegendConfig(orient="bottom-right", symbolStrokeWidth=0)
+    return alt.LayerChart(layer=layers, height=400, config=alt.Config(legend=legend))
 
 
 def ceilings(operators: pl.DataFrame, bandwidth: float) -> pl.DataFrame:
@@ -165,13 +166,14 @@ def memory_bar(held: pl.DataFrame, capacity: float) -> alt.LayerChart:
     )
     x = alt.X("start:Q", title=None, axis=alt.Axis(format="~s", tickCount=6), scale=alt.Scale(zero=True))
     bar = alt.Chart(told).mark_bar(height=26).encode(
-        x=x, x2="end:Q", tooltip=[alt.Tooltip("item:N", title="Held by"), alt.Tooltip("size:N", title="Size")],
+        x=x, x2=alt.X2("end:Q"), tooltip=[alt.Tooltip("item:N", title="Held by"), alt.Tooltip("size:N", title="Size")],
         color=alt.Color("item:N", title=None, scale=alt.Scale(domain=items), sort=items,
                         legend=alt.Legend(orient="bottom", columns=2, labelLimit=300)),
     )  # fmt: skip
     full = pl.DataFrame({"start": [capacity], "name": [f"capacity {_bytes(capacity)}"]})
-    line = alt.Chart(full).mark_tick(thickness=3, size=40, color=QUIET).encode(x=x, tooltip="name:N")
-    text = alt.Chart(full).mark_text(align="right", dx=-6, color=QUIET, fontSize=12).encode(x=x, text="name:N")
+    line = alt.Chart(full).mark_tick(thickness=3, size=40, color=QUIET).encode(x=x, tooltip=alt.Tooltip("name:N"))
+    named = alt.Chart(full).mark_text(align="right", dx=-6, color=QUIET, fontSize=12)
+    text = named.encode(x=x, text=alt.Text("name:N"))
     return alt.LayerChart(layer=[bar, line, text], height=115)
 
 
@@ -278,11 +280,11 @@ def waterfall(steps: pl.DataFrame, title: str) -> alt.LayerChart:
         tooltip=[alt.Tooltip("step:N", title="Step"), alt.Tooltip("shown:N", title=title)],
     )
     bars = base.mark_bar(size=34).encode(
-        y=alt.Y("start:Q", title=title, axis=alt.Axis(format="~s")), y2="end:Q",
+        y=alt.Y("start:Q", title=title, axis=alt.Axis(format="~s")), y2=alt.Y2("end:Q"),
         color=alt.Color("kind:N", title=None, scale=alt.Scale(domain=kinds, range=[QUIET, "#3f8f4f", "#c2445f"]),
                         legend=alt.Legend(orient="bottom")),
     )  # fmt: skip
-    text = base.mark_text(dy=-8, fontSize=12, color=QUIET).encode(y=alt.Y("top:Q"), text="shown:N")
+    text = base.mark_text(dy=-8, fontSize=12, color=QUIET).encode(y=alt.Y("top:Q"), text=alt.Text("shown:N"))
     return alt.LayerChart(layer=[bars, text], height=380)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from math import inf
 
 import polars as pl
 
@@ -82,8 +84,12 @@ def explain(
     part: str | None = None,
     operator: str | None = None,
     sheet: str = "exact",
+    depth: float = inf,
 ) -> Explanation:
-    """Return the explanation of one cell for one question; raises CalcError for what is unknown."""
+    """Return the explanation of one cell for one question; raises CalcError for what is unknown.
+
+    The cells that it reads are explained to a ``depth``, which is how many steps one may follow them.
+    """
     frame = pl.DataFrame([dict(row)]) if isinstance(row, Mapping) else row.lazy().collect()
     if frame.height != 1:
         raise CalcError(f"explain takes one question, not {frame.height} rows")
@@ -92,17 +98,19 @@ def explain(
     results = {c for by in ("operator", "stage", "serving") for c in result_columns(tables, by)}
     question = frame.select(c for c in frame.columns if c not in results)
     loaded = load_sheet(tables, sheet, stack_of(given.get("technique")))
-    return _Explainer(tables, loaded, question).explain(_place(loaded, stage, part, operator), cell)
+    explainer = _Explainer(tables, loaded, question)
+    return explainer.explain(explainer.first_of(_places(loaded, stage, part, operator)), cell, depth)
 
 
-def _place(sheet: Sheet, stage: object, part: object, operator: object) -> Scope:
+def _places(sheet: Sheet, stage: object, part: object, operator: object) -> list[Scope]:
+    """Return the places that a question may mean: an operator's name may stand in several parts."""
     if stage is None and operator is None:
-        return sheet.serving_scope()
+        return [sheet.serving_scope()]
     stage = str(stage or "prefill")
     if stage not in sheet.stages:
         raise CalcError(f"unknown stage {stage!r}{closest(stage, sheet.stages)}; there are {', '.join(sheet.stages)}")
     if operator is None:
-        return sheet.totals_scope(stage)
+        return [sheet.totals_scope(stage)]
     found = [(p, o) for p in sheet.parts for o in sheet.operators(p.block) if o.name == operator]
     parts = [p.name for p in sheet.parts]
     if part is not None and part not in parts:
@@ -112,7 +120,7 @@ def _place(sheet: Sheet, stage: object, part: object, operator: object) -> Scope
     if not found:
         known = sorted({o.name for p in sheet.parts for o in sheet.operators(p.block)})
         raise CalcError(f"unknown operator {operator!r}{closest(str(operator), known)}; there are {', '.join(known)}")
-    return sheet.operator_scope(stage, *found[0])
+    return [sheet.operator_scope(stage, p, o) for p, o in found]
 
 
 class _Explainer:
@@ -121,27 +129,39 @@ class _Explainer:
     def __init__(self, tables: Tables, sheet: Sheet, question: pl.DataFrame) -> None:
         self.tables, self.sheet, self.question = tables, sheet, question
         self.values: dict[str, object] = {}
-        self.made: dict[tuple[Scope, str], Explanation] = {}
+        self.made: dict[tuple[Scope, str, float], Explanation] = {}
         self.facts = _Facts(tables, sheet, question)
         shape = model_shapes(tables, sheet, self.facts.bound, tuple(sheet.stages))[str(self.facts.row["model_id"])]
         self.compiler = Compiler(sheet, input_axes(tables), decided=shape.decided)
 
-    def explain(self, scope: Scope, cell: str) -> Explanation:
+    def first_of(self, places: list[Scope]) -> Scope:
+        """Return the first place that the model has; raises CalcError where it has none of them."""
+        if len(places) == 1 and places[0].find("applies") is None:
+            return places[0]
+        found = next((p for p in places if self.compiler.lower(p, "applies") != FALSE), None)
+        if found is None:
+            operator = self.compiler.lower(places[0], "operator").value
+            where = f" in {places[0].label.split('__')[1]!r}" if len(places) == 1 else ""
+            raise CalcError(f"{self.facts.row['model_id']} has no operator {operator!r}{where}")
+        return found
+
+    def explain(self, scope: Scope, cell: str, depth: float) -> Explanation:
         if scope.find(cell) is None:
             raise CalcError(f"unknown cell {cell!r} here{closest(cell, scope.known())}")
-        self._evaluate(self._lowered(scope, cell, set()))
-        return self._explained(scope, cell)
+        self._evaluate(self._lowered(scope, cell, depth, {}))
+        return self._explained(scope, cell, depth)
 
-    def _lowered(self, scope: Scope, cell: str, seen: set[tuple[Scope, str]]) -> list[Node]:
-        """Return the lowered node of a cell and of everything that it reads."""
+    def _lowered(self, scope: Scope, cell: str, depth: float, seen: dict[tuple[Scope, str], float]) -> list[Node]:
+        """Return the lowered node of a cell and of everything that it reads, to a depth."""
         found = scope.find(cell)
-        if found is None or (found[1], cell) in seen:
+        if found is None or seen.get((found[1], cell), -1) >= depth:
             return []
         definition, home = found
-        seen.add((home, cell))
+        seen[(home, cell)] = depth
         nodes = [self.compiler.lower(scope, cell)]
-        for inner, read in self._reads(definition, home):
-            nodes += self._lowered(inner, read, seen)
+        left = depth if isinstance(definition, Alias) else depth - 1
+        for inner, read in self._reads(definition, home) if left >= 0 else []:
+            nodes += self._lowered(inner, read, left, seen)
         return nodes
 
     def _reads(self, definition: object, home: Scope) -> list[tuple[Scope, str]]:
@@ -167,18 +187,18 @@ class _Explainer:
         node = self.compiler.lower(scope, cell)
         return self.values.get(str(node.value)) if node.kind == "name" else node.value
 
-    def _explained(self, scope: Scope, cell: str) -> Explanation:
+    def _explained(self, scope: Scope, cell: str, depth: float) -> Explanation:
         found = scope.find(cell)
         if found is None:
             raise CalcError(f"unknown cell {cell!r}")
         definition, home = found
-        if (home, cell) not in self.made:
-            self.made[(home, cell)] = self._make(definition, home, cell)
-        return self.made[(home, cell)]
+        if (home, cell, depth) not in self.made:
+            self.made[(home, cell, depth)] = self._make(definition, home, cell, depth)
+        return self.made[(home, cell, depth)]
 
-    def _make(self, definition: object, home: Scope, cell: str) -> Explanation:
+    def _make(self, definition: object, home: Scope, cell: str, depth: float) -> Explanation:
         if isinstance(definition, Alias):
-            inner = self._explained(definition.scope, definition.name)
+            inner = self._explained(definition.scope, definition.name, depth)
             return inner if cell == definition.name else Explanation(**{**inner.__dict__, "name": cell})
         value = self._value(home, cell)
         if not isinstance(definition, Cell):
@@ -190,22 +210,24 @@ class _Explainer:
         if definition.file.endswith("constants.csv"):
             return made
         made.formula = definition.formula
-        made.precedents = self._precedents(definition, home)
-        made.numbers = self._numbers(definition, home)
+        if depth > 0:
+            made.precedents = self._precedents(definition, home, depth - 1)
+            made.numbers = self._numbers(definition, home)
         return made
 
-    def _precedents(self, cell: Cell, home: Scope) -> list[Explanation]:
+    def _precedents(self, cell: Cell, home: Scope, depth: float) -> list[Explanation]:
         outer, terms = _split_sums(cell.tree())
         read = sorted((n for n in names(outer) if not n.startswith("\0")), key=cell.formula.find)
-        found = [self._explained(home, n) for n in read]
+        found = [self._explained(home, n, depth) for n in read]
         for term in terms:
             for scope in self.compiler.summed_scopes(home):
                 if self._value(scope, "applies") is True:
-                    found.append(self._term(scope, term, cell.unit))
+                    found.append(self._term(scope, term, cell.unit, depth))
         return found
 
-    def _term(self, scope: Scope, term: Node, unit: str) -> Explanation:
-        inner = [self._explained(scope, n) for n in sorted(names(term), key=to_text(term).find)]
+    def _term(self, scope: Scope, term: Node, unit: str, depth: float) -> Explanation:
+        read = sorted(names(term), key=to_text(term).find) if depth > 0 else []
+        inner = [self._explained(scope, n, depth - 1) for n in read]
         value = self.facts.number(replace(term, lambda n: literal(self._value(scope, n))))
         numbers = to_text(term, lambda n: _shown(self._value(scope, n)))
         label = str(self._value(scope, "operator"))
@@ -275,22 +297,16 @@ class _Facts:
         return pl.select(expression(node)).item()
 
     def source(self, source_id: str | None) -> str:
-        rows = self.tables["sources"].filter(pl.col("source_id") == (source_id or ""))
-        if rows.is_empty():
-            return ""
-        row = rows.row(0, named=True)
-        return ", ".join(t for t in (row["title"], row["locator"]) if t)
+        return _sources(self.tables).get(source_id or "", "")
 
     def explanation(self, fact: str, value: object) -> Explanation:
-        for table, key in (("models", "model_id"), ("hardware", "hardware_id"), ("scenarios", None), ("formats", None)):
-            for given, column in fact_columns(self.tables, table):
-                if given == fact:
-                    return self._fact(table, key, given, column, value)
+        place = _facts_of(self.tables).get(fact)
+        if place is not None:
+            return self._fact(*place, value)
         about = self.inputs.get(fact.removeprefix(GIVEN))
         return Explanation(fact, value, about.unit, about.label) if about else Explanation(fact, value)
 
-    def _fact(self, table: str, key: str | None, given: str, column: str, value: object) -> Explanation:
-        entry = next(c for c in self.tables.columns(table) if c["column_name"] == column)
+    def _fact(self, table: str, given: str, entry: Mapping[str, object], value: object) -> Explanation:
         file, where, source = f"{table}.csv", "", ""
         if table == "scenarios":
             file, where = "", "asked"
@@ -298,12 +314,39 @@ class _Facts:
             # a precision need not name every format
             named = self.row[given.partition("_")[0] + "_format"]
             where = str(named or "no format named")
-            rows = self.tables[table].filter(pl.col("format_id").eq_missing(pl.lit(named, pl.String)))
-            source = self.source(rows["source_id"][0] if rows.height else "definition")
-        elif key:
-            where = str(self.row[key])
-            source = self.source(self.tables[table].filter(pl.col(key) == where)["source_id"][0])
+            source = self.source(_source_of(self.tables, table).get(str(named), "definition"))
+        else:
+            where = str(self.row[KEYS[table]])
+            source = self.source(_source_of(self.tables, table)[where])
         return Explanation(
             given, value, str(entry["unit"] or ""), str(entry["label"]), file=file, key=where, source=source,
             note=str(entry["description"] or ""),
         )  # fmt: skip
+
+
+KEYS = {"models": "model_id", "hardware": "hardware_id", "formats": "format_id"}
+"""Tables of facts, and what tells their rows apart."""
+
+
+@lru_cache(maxsize=64)
+def _sources(tables: Tables) -> dict[str, str]:
+    """Return what is said of each source: its title and place."""
+    rows = tables["sources"].select("source_id", "title", "locator").iter_rows()
+    return {key: ", ".join(t for t in told if t) for key, *told in rows}
+
+
+@lru_cache(maxsize=64)
+def _source_of(tables: Tables, table: str) -> dict[str, str]:
+    """Return the source of each row of a table."""
+    return dict(tables[table].select(KEYS[table], "source_id").iter_rows())
+
+
+@lru_cache(maxsize=64)
+def _facts_of(tables: Tables) -> dict[str, tuple[str, str, Mapping[str, object]]]:
+    """Return where each fact stands: its table, its name in the sheets, its column's row of the dictionary."""
+    found: dict[str, tuple[str, str, Mapping[str, object]]] = {}
+    for table in ("models", "hardware", "scenarios", "formats"):
+        about = {str(c["column_name"]): c for c in tables.columns(table)}
+        for given, column in fact_columns(tables, table):
+            found.setdefault(given, (table, given, about[column]))
+    return found

@@ -154,7 +154,7 @@ def figure_16(found: pl.DataFrame) -> Chart:
             sort=told["question"].unique(maintain_order=True).to_list(),
             axis=alt.Axis(labelAngle=-40),
         ),
-        xOffset="of:N",
+        xOffset=alt.XOffset("of:N"),
         y=alt.Y("value:Q", title="Share of the unfused", axis=alt.Axis(format="%")),
         color=alt.Color("of:N", title="Of"),
         column=alt.Column("stage:N", title=None, sort="descending"),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import polars as pl
 import pytest
 from conftest import Run
 
 import calc
-from calc.explanation import Explanation
+from calc.explanation import Explanation, explain
+from calc.tables import load
 
 
 def walk(explanation: Explanation) -> list[Explanation]:
@@ -107,3 +109,27 @@ def test_a_further_models_figure_is_a_leaf() -> None:
     own = calc.analyze("TinyLlama/TinyLlama-1.1B-Chat-v1.0", "h100", by="serving")
     assert draft.value == own["tpot_s"].item() and draft.unit == "s"
     assert told.value == calc.evaluate(question, by="serving").select("decode_s").collect().item()
+
+
+def test_an_operator_is_the_one_that_the_model_has() -> None:
+    """A name that stands in several parts means the model's own; what it does not have is said, as an error."""
+    question = {"model_id": "Qwen/Qwen3-30B-A3B", "hardware_id": "a6000"}
+    mine = calc.analyze("Qwen/Qwen3-30B-A3B", "a6000").filter(pl.col("stage") == "decode")
+    for operator, part in mine.unique("operator", keep="none").select("operator", "part").iter_rows():
+        row = mine.row(by_predicate=pl.col("operator") == operator, named=True)
+        found = calc.explain("weight_bytes", question, stage="decode", operator=operator)
+        assert found.value == row["weight_bytes"], (operator, part)
+    with pytest.raises(calc.CalcError, match=r"mamba2-2\.7b has no operator 'q_proj'"):
+        calc.explain("ops", {"model_id": "state-spaces/mamba2-2.7b", "hardware_id": "a6000"}, operator="q_proj")
+
+
+def test_a_shallow_explanation_is_the_top_of_the_whole() -> None:
+    """To a depth of one: the same value, numbers and reads, which can be followed no further."""
+    question = {"model_id": "llama-2-7b", "hardware_id": "a6000", "batch": 4}
+    for cell, stage, operator in (("tpot_s", None, None), ("time_s", "decode", None), ("time_s", "prefill", "q_proj")):
+        whole = explain(load(), cell, question, stage=stage, operator=operator)
+        shallow = explain(load(), cell, question, stage=stage, operator=operator, depth=1)
+        assert (shallow.value, shallow.numbers) == (whole.value, whole.numbers)
+        assert [(p.name, p.value) for p in shallow.precedents] == [(p.name, p.value) for p in whole.precedents]
+        assert any(p.precedents for p in whole.precedents)
+        assert not any(p.precedents for p in shallow.precedents)

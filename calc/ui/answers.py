@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import polars as pl
@@ -87,7 +88,7 @@ def words(table: str) -> dict[str, Word]:
     return _words(table, version())
 
 
-@st.cache_resource(max_entries=64, show_spinner=False)
+@lru_cache(maxsize=64)
 def _words(table: str, version: Version) -> dict[str, Word]:
     tables = load(version[0])
     found = {
@@ -113,7 +114,7 @@ def meaning(column: str) -> object:
     return _meanings(version()).get(column)
 
 
-@st.cache_resource(max_entries=8, show_spinner=False)
+@lru_cache(maxsize=8)
 def _meanings(version: Version) -> dict[str, object]:
     from calc.questions import defaults
 
@@ -199,13 +200,13 @@ def _ask_many(
     return (found.select(*asked.collect_schema().names(), *columns) if columns else found).collect()
 
 
-def trace(question: Question, place: Place) -> Explanation:
-    """Return where the number in a cell comes from; raises CalcError."""
-    return _trace(question, place, version())
+def trace(question: Question, place: Place, depth: int) -> Explanation:
+    """Return where the number in a cell comes from, with what it reads to a depth; raises CalcError."""
+    return _trace(question, place, depth, version())
 
 
-@st.cache_data(max_entries=256, show_spinner=BUSY)
-def _trace(question: Question, place: Place, version: Version) -> Explanation:
+@st.cache_resource(max_entries=256, show_spinner=BUSY)
+def _trace(question: Question, place: Place, depth: int, version: Version) -> Explanation:
     tables = load(version[0])
     asked = dict(question.scenario)
-    return explain(tables, place.cell, asked, place.stage, place.part, place.operator, question.sheet)
+    return explain(tables, place.cell, asked, place.stage, place.part, place.operator, question.sheet, depth)

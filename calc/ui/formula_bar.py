@@ -38,7 +38,7 @@ def formula_bar(question: Question, places: list[Place], default: Place | None) 
             st.info("There is no number to explain yet: choose a model and a device.", icon=":material/info:")
             return
         try:
-            found = answers.trace(question, place)
+            found = answers.trace(question, place, len(st.session_state.get(TRAIL, ())) + 1)
         except CalcError as error:
             st.error(str(error), icon=":material/error:")
             return

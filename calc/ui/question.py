@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import polars as pl
 import streamlit as st
@@ -74,7 +75,7 @@ def model(word: Word, suffix: str = "") -> str | None:
     return _pick(f"model{suffix}", word, *_models(answers.version()))
 
 
-@st.cache_resource(max_entries=8, show_spinner=False)
+@lru_cache(maxsize=8)
 def _models(version: Version) -> Options:
     known = answers.models().select("model_id", "aliases")
     spelled = {s: key for key, aliases in known.iter_rows() for s in spellings(key, aliases)}
@@ -112,7 +113,7 @@ def device_names() -> dict[str, str]:
     return _device_names(answers.version())
 
 
-@st.cache_resource(max_entries=8, show_spinner=False)
+@lru_cache(maxsize=8)
 def _device_names(version: Version) -> dict[str, str]:
     known = answers.hardware().select("hardware_id", "name")
     known = known.sort(known["hardware_id"] != DEVICE, maintain_order=True)
@@ -125,7 +126,7 @@ def _device(word: Word, suffix: str) -> str | None:
     return device_names().get(name) if name else None
 
 
-@st.cache_resource(max_entries=8, show_spinner=False)
+@lru_cache(maxsize=8)
 def _devices(version: Version) -> Options:
     ids = device_names()
     names = {key: name for name, key in ids.items()}

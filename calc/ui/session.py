@@ -10,6 +10,7 @@ import csv
 import shutil
 import tempfile
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import polars as pl
@@ -32,7 +33,12 @@ MOST_BYTES, MOST_ROWS = 2_000_000, 5_000
 def folder() -> Path:
     """Return the data folder that this session asks."""
     own = st.session_state.get(FOLDER)
-    return Path(own.name) if own else data_folder().resolve()
+    return Path(own.name) if own else _resolved(data_folder())
+
+
+@lru_cache(maxsize=8)
+def _resolved(path: Path) -> Path:
+    return path.resolve()
 
 
 def tables() -> Tables:

@@ -10,11 +10,14 @@ from typing import Any
 import polars as pl
 import polars.selectors as cs
 import streamlit as st
+from altair.utils.schemapi import disable_debug_mode
 
 from calc.charts import Chart
 from calc.ui.answers import Word
 from calc.ui.tables import as_read
 
+# Altair's check of its own specifications takes longer than all else that is drawn: tests do it once for each chart
+disable_debug_mode()
 SHEET_ROWS = 1_048_575
 """Rows that a sheet of a spreadsheet has below its header."""
 SCALE = 2
@@ -43,8 +46,10 @@ def section(
 
 def draw(drawn: Chart, **more: Any) -> None:
     """Draw a chart; ``more`` goes to ``st.vega_lite_chart``."""
-    # Altair's check of its own specification takes longer than all else that is drawn: tests do it once for each chart
-    st.vega_lite_chart(drawn.to_dict(validate=False), **more)
+    spec = drawn.to_dict(validate=False)
+    # Streamlit takes a Polars frame as it is, and rows by way of pandas
+    spec["datasets"] = {n: pl.DataFrame(rows, infer_schema_length=None) for n, rows in spec["datasets"].items()}
+    st.vega_lite_chart(spec, **more)
 
 
 def table(frame: pl.DataFrame, words: Mapping[str, Word], alt: str, shares: Collection[str] = (), **more: Any) -> None:

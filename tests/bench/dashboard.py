@@ -186,7 +186,7 @@ def sessions(count: int, minutes: float) -> None:
         def one(number: int) -> None:
             name = ask(app)["session_id"]
             time.sleep(5 * number / count)
-            batch = 1
+            batch = 1 + number * 500 // count
             while time.monotonic() < end:
                 batch = batch % 500 + 1
                 start = time.perf_counter()
