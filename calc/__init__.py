@@ -125,7 +125,9 @@ def analyze(
         "model": model, "hardware": hardware, "batch": batch, "input_len": input_len, "output_len": output_len,
         "precision": precision, "attention": attention, **more,
     }  # fmt: skip
-    return evaluate(scenarios(data, **asked), by=by, sheet=sheet, engine=engine, data=data).collect()
+    from calc.evaluation import answered
+
+    return answered(_tables(data), scenarios(data, **asked), by, sheet, engine=engine)
 
 
 def explain(

@@ -7,7 +7,7 @@ import math
 import altair as alt
 import polars as pl
 
-from calc.display import quantity
+from calc.display import quantities, quantity
 
 QUIET = "#7d8b97"
 """Ceilings and their labels: readable on a light and on a dark page."""
@@ -115,16 +115,11 @@ def ceilings(operators: pl.DataFrame, bandwidth: float) -> pl.DataFrame:
     )
     matrix = in_use.filter(~pl.col("unit").str.starts_with("vector "))
     own = in_use.join(matrix.select("peak_ops_per_s").unique(), on="peak_ops_per_s", how="anti", maintain_order="left")
-    return (
-        pl.concat([matrix, own])
-        .group_by("peak_ops_per_s", maintain_order=True)
-        .agg(pl.col("unit").str.join(", "))
-        .with_columns(rate=pl.col("peak_ops_per_s").map_elements(_rate, return_dtype=pl.String))
-        .select(
-            pl.format("{} {}", "unit", "rate").alias("name"),
-            "peak_ops_per_s",
-            (pl.col("peak_ops_per_s") / bandwidth).alias("ridge"),
-        )
+    peaks = pl.concat([matrix, own]).group_by("peak_ops_per_s", maintain_order=True).agg(pl.col("unit").str.join(", "))
+    return peaks.select(
+        pl.format("{} {}", "unit", quantities(peaks["peak_ops_per_s"], "op/s")).alias("name"),
+        "peak_ops_per_s",
+        (pl.col("peak_ops_per_s") / bandwidth).alias("ridge"),
     )
 
 
@@ -148,10 +143,6 @@ def _decades(low: float, high: float, form: str) -> alt.Axis:
     return alt.Axis(values=[10.0**p for p in powers], format=form, grid=True)
 
 
-def _rate(value: float) -> str:
-    return quantity(value, "op/s")
-
-
 def memory_bar(held: pl.DataFrame, capacity: float) -> alt.LayerChart:
     """Return what fills a device's memory as one stacked bar, with its capacity as a line.
 
@@ -162,7 +153,7 @@ def memory_bar(held: pl.DataFrame, capacity: float) -> alt.LayerChart:
     told = held.with_columns(
         end=end,
         start=end - pl.col("held_bytes"),
-        size=pl.col("held_bytes").map_elements(_bytes, return_dtype=pl.String),
+        size=quantities(held["held_bytes"], "byte"),
     )
     x = alt.X("start:Q", title=None, axis=alt.Axis(format="~s", tickCount=6), scale=alt.Scale(zero=True))
     bar = alt.Chart(told).mark_bar(height=26).encode(
@@ -186,10 +177,8 @@ def time_bars(operators: pl.DataFrame, most: int = 15) -> alt.Chart:
 
     ``operators`` are rows of the operator grain with ``all_s`` and ``share``.
     """
-    named = operators.filter(pl.col("all_s") > 0).with_columns(
-        name=pl.format("{} · {}", "operator", "part"),
-        time=pl.col("all_s").map_elements(lambda v: quantity(v, "s"), return_dtype=pl.String),
-    )
+    timed = operators.filter(pl.col("all_s") > 0)
+    named = timed.with_columns(name=pl.format("{} · {}", "operator", "part"), time=quantities(timed["all_s"], "s"))
     largest = named.group_by("name", maintain_order=True).agg(pl.col("share").max())
     order = largest.sort("share", descending=True, maintain_order=True).head(most)["name"].to_list()
     stages = named["stage"].unique(maintain_order=True).to_list()

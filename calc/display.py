@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import polars as pl
 
 PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 SMALL = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
 SHORT = {"op": "OP", "op/s": "OP/s", "byte": "B", "byte/s": "B/s", "op/byte": "OP/B", "w": "W", "j": "J", "usd": "USD",
          "usd/hour": "USD/h", "s/op": "s/OP", "1/s": "/s"}  # fmt: skip
+
+
+def quantities(values: pl.Series, unit: str = "") -> pl.Series:
+    """Return values with their unit, each scaled to a readable size; unknown stays unknown."""
+    import polars as pl
+
+    return pl.Series(values.name, [None if v is None else quantity(v, unit) for v in values], dtype=pl.String)
 
 
 def quantity(value: object, unit: str = "", digits: int = 4) -> str:

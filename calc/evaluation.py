@@ -6,8 +6,9 @@ arithmetic is the sheet's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 from polars.io.plugins import register_io_source
@@ -91,27 +92,17 @@ def evaluate(
     CalcError and its kinds for what cannot be asked.
     """
     asked = request(tables, scenarios, by, sheet, engine)
-    results = asked.results
-    own = {c: t for c, t in scenarios.collect_schema().items() if c not in results}
+    schema = _schema(asked, scenarios)
     if not asked.sheets:
-        return pl.LazyFrame(schema={**own, **results})
+        return pl.LazyFrame(schema=schema)
 
     def source(
         with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_size: int | None
     ) -> Iterator[pl.DataFrame]:
         # a bare count asks for no column, but a frame without columns has no rows to count
-        wanted = [*own, *results] if with_columns is None else with_columns or [next(iter(results))]
-        columns = tuple(c for c in results if c in wanted) or tuple(results)[:1]
-        keys = [c for c in own if c in wanted]
-        told = scenarios.lazy().select(keys).collect()
+        wanted = list(schema) if with_columns is None else with_columns or [next(iter(asked.results))]
         left = n_rows
-        for found in asked.answers(columns):
-            frame = found.frame
-            if keys:
-                mine = told.slice(found.first, found.height)
-                mine = mine if found.is_one_each() else mine[found.question_of()]
-                frame = pl.concat([mine, frame], how="horizontal")
-            frame = frame.select(wanted)
+        for frame in _frames(asked, scenarios, wanted):
             if predicate is not None:
                 frame = frame.filter(predicate)
             if left is not None:
@@ -120,7 +111,48 @@ def evaluate(
             if left == 0:
                 return
 
-    return register_io_source(source, schema={**own, **results}, validate_schema=False, is_pure=True)
+    return register_io_source(source, schema=schema, validate_schema=False, is_pure=True)
+
+
+def answered(
+    tables: Tables,
+    scenarios: pl.DataFrame | pl.LazyFrame,
+    by: str = "operator",
+    sheet: str = "exact",
+    columns: Collection[str] | None = None,
+    engine: str = "polars",
+) -> pl.DataFrame:
+    """Return what ``evaluate`` gives, collected: those of some ``columns`` that there are, in their order, or all.
+
+    A server with threads asks this: all Python runs on the thread that asks. Polars runs that of a lazy source on
+    threads of its own, which wait for the interpreter; who turns a frame into Arrow meanwhile keeps it and waits for
+    them, for ever (Polars 2.1).
+    """
+    asked = request(tables, scenarios, by, sheet, engine)
+    schema = _schema(asked, scenarios)
+    wanted = list(schema) if columns is None else [c for c in columns if c in schema]
+    found = list(_frames(asked, scenarios, wanted)) if asked.sheets else []
+    return pl.concat(found) if found else pl.DataFrame(schema={c: schema[c] for c in wanted})
+
+
+def _schema(asked: Request, scenarios: pl.DataFrame | pl.LazyFrame) -> dict[str, Any]:
+    """Return the scenarios' own columns, then the results, with their types."""
+    own = {c: t for c, t in scenarios.collect_schema().items() if c not in asked.results}
+    return {**own, **asked.results}
+
+
+def _frames(asked: Request, scenarios: pl.DataFrame | pl.LazyFrame, wanted: list[str]) -> Iterator[pl.DataFrame]:
+    """Return some columns of scenarios and their results, batch by batch in the scenarios' order."""
+    columns = tuple(c for c in asked.results if c in wanted) or tuple(asked.results)[:1]
+    keys = [c for c in wanted if c not in asked.results]
+    told = scenarios.lazy().select(keys).collect()
+    for found in asked.answers(columns):
+        frame = found.frame
+        if keys:
+            mine = told.slice(found.first, found.height)
+            mine = mine if found.is_one_each() else mine[found.question_of()]
+            frame = pl.concat([mine, frame], how="horizontal")
+        yield frame.select(wanted)
 
 
 def programs_of(

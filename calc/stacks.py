@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from calc.dialects import DUCKDB
 from calc.errors import CalcError
-from calc.evaluation import evaluate
+from calc.evaluation import answered
 from calc.loading import load_sheet
 from calc.questions import scenario_columns, stack_of
 from calc.results import result_columns, uncollected
@@ -44,26 +44,26 @@ def what_helps(
     scenario: dict[str, object],
     told: Callable[[float], object] = float,
     groups: Collection[str] = (),
-    answered: Answered | None = None,
+    known: Answered | None = None,
 ) -> pl.DataFrame:
     """Return what every technique would change for one scenario: the view ``what_helps``, a row per technique.
 
-    Of ``groups`` alone where some are named. ``told`` is called with the share that is done; ``answered`` has what was
+    Of ``groups`` alone where some are named. ``told`` is called with the share that is done; ``known`` has what was
     answered before for this scenario, and then all of it. Raises CalcError for a scenario that cannot be asked.
     """
     asked = pl.DataFrame([scenario])
-    evaluate(tables, asked, by="serving").select("ttft_s").collect()
+    answered(tables, asked, "serving", columns=["ttft_s"])
     tried = tables["techniques"].filter(~pl.col("group").is_in(LEFT_OUT))
     tried = tried.filter(pl.col("group").is_in(list(groups))) if groups else tried
-    found = {} if answered is None else answered
+    found = {} if known is None else known
     ids = [t for t in (None, *tried["technique_id"]) if t not in found]
     with uncollected():
         for first in range(0, len(ids), AT_ONCE):
             some = ids[first : first + AT_ONCE]
             found |= zip(some, _answers(tables, [json.dumps(scenario)], [some])[0], strict=True)
             told((first + len(some)) / len(ids))
-    known = {c: pl.lit(None, DTYPES[str(rule["dtype"])]).alias(c) for c, rule in scenario_columns(tables).items()}
-    whole = asked.select(*asked.columns, *(e for c, e in known.items() if c not in asked.columns))
+    unsaid = {c: pl.lit(None, DTYPES[str(rule["dtype"])]).alias(c) for c, rule in scenario_columns(tables).items()}
+    whole = asked.select(*asked.columns, *(e for c, e in unsaid.items() if c not in asked.columns))
     connection = duckdb.connect()
     connection.register("techniques", tried)
     connection.register("asked", whole)
@@ -135,9 +135,9 @@ def _answers(tables: Tables, scenarios: list[str], techniques: list[list[str | N
     frame = pl.DataFrame(asked, infer_schema_length=None)
     possible = frame.filter(pl.col("__refused").is_null())
     question = possible.select(c for c in frame.columns if c in known)
-    answered = evaluate(tables, question, by="serving").select(ANSWER).collect()
+    figures = answered(tables, question, "serving", columns=ANSWER)
     whole = pl.concat(
-        [possible.select("__nth", "__added").hstack(answered), _without_figures(tables, frame)], how="diagonal"
+        [possible.select("__nth", "__added").hstack(figures), _without_figures(tables, frame)], how="diagonal"
     )
     rows = {(r.pop("__nth"), r["__added"]): r for r in whole.iter_rows(named=True)}
     return [[{**rows[(nth, t)], "technique": t} for t in ids] for nth, ids in enumerate(techniques)]
@@ -152,10 +152,8 @@ def _stages(tables: Tables, scenarios: list[str], sheets: list[str]) -> list[lis
     )
     found: list[list[dict[str, object]]] = [[] for _ in scenarios]
     for (sheet,), questions in frame.group_by("of_sheet", maintain_order=True):
-        answered = (
-            evaluate(tables, questions.drop("of_sheet"), by="stage", sheet=str(sheet)).select("nth", *STAGE).collect()
-        )
-        for row in answered.iter_rows(named=True):
+        rows = answered(tables, questions.drop("of_sheet"), "stage", str(sheet), ("nth", *STAGE))
+        for row in rows.iter_rows(named=True):
             found[row["nth"]].append({c: row[c] for c in STAGE})
     return found
 

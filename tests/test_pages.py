@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from streamlit.testing.v1 import AppTest
 import calc
 from calc.display import link
 from calc.stacks import what_helps
-from calc.tables import load
+from calc.tables import ROOT, load
 from calc.ui import curves
 from calc.ui.data_page import merged
 
@@ -384,3 +387,49 @@ def test_formulas_are_edited_for_the_session() -> None:
     plain = calc.analyze("opt-125m", "h100", by="stage").filter(stage="decode")["time_s"][0]
     assert float(at.markdown[0].value.strip("`")) == pytest.approx(2 * plain, rel=0.02)
     assert len(json.loads(at.json[0].value)) == 1
+
+
+# the server
+
+
+def test_no_python_runs_on_threads_of_polars() -> None:
+    """A function that Polars calls waits for the interpreter on one of few threads, on which all sessions wait then.
+
+    Streamlit hands frames to pandas, for which Polars 2.1 keeps the interpreter and waits for those threads: a server
+    with several visitors stood still for ever.
+    """
+    calls = ("map_elements", "map_batches", "map_groups", "register_io_source", "evaluate(")
+    root = ROOT / "calc"
+    asked = [root / f for f in ("charts.py", "survey_charts.py", "operator_graph.py", "deployments.py", "stacks.py")]
+    for file in (*asked, *(root / "ui").glob("*.py")):
+        code = re.sub(r"^\s*f?['\"#].*$", "", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        assert not [c for c in calls if c in code], file
+
+
+SESSIONS = """
+from concurrent.futures import ThreadPoolExecutor
+import polars as pl
+from calc.charts import memory_bar
+from calc.evaluation import answered
+from calc.tables import load
+
+held = pl.DataFrame({"item": ["a", "b"], "held_bytes": [1e9, 2e9]})
+
+def session(number):
+    for batch in range(1, 6):
+        asked = pl.DataFrame([{"model_id": "llama-2-7b", "hardware_id": "a6000", "batch": 100 * number + batch}])
+        answered(load(), asked, "stage").to_pandas()
+        for _ in range(20):
+            memory_bar(held, 8e9)
+            held.to_pandas()
+    return number
+
+with ThreadPoolExecutor(16) as pool:
+    print(*pool.map(session, range(16)))
+"""
+
+
+def test_sessions_at_once_all_get_their_answers() -> None:
+    """Sixteen threads ask new questions, hand tables to pandas and draw charts at once, and all come to their end."""
+    done = subprocess.run([sys.executable, "-c", SESSIONS], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.split() == [str(n) for n in range(16)]

@@ -11,7 +11,7 @@ import polars as pl
 import streamlit as st
 
 from calc.catalogue import model_counts
-from calc.evaluation import evaluate, request
+from calc.evaluation import answered, request
 from calc.explanation import Explanation, explain
 from calc.loading import sheet_names
 from calc.questions import ATTENTIONS, scenario_columns
@@ -164,9 +164,7 @@ def ask(question: Question, by: str, columns: tuple[str, ...] = ()) -> pl.DataFr
 @st.cache_data(max_entries=512, show_spinner=BUSY)
 def _ask(question: Question, by: str, columns: tuple[str, ...], version: Version) -> pl.DataFrame:
     asked = pl.DataFrame([dict(question.scenario)])
-    found = evaluate(load(version[0]), asked, by, question.sheet)
-    known = found.collect_schema().names()
-    return (found.select(c for c in columns if c in known) if columns else found).collect()
+    return answered(load(version[0]), asked, by, question.sheet, columns or None)
 
 
 def results(question: Question, by: str) -> list[str]:
@@ -196,8 +194,7 @@ def _ask_many(
 ) -> pl.DataFrame:
     tables = load(version[0])
     asked = grid(tables, **dict(axes))
-    found = evaluate(tables, asked, by, sheet)
-    return (found.select(*asked.collect_schema().names(), *columns) if columns else found).collect()
+    return answered(tables, asked, by, sheet, (*asked.collect_schema().names(), *columns) if columns else None)
 
 
 def trace(question: Question, place: Place, depth: int) -> Explanation:

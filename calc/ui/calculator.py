@@ -36,6 +36,7 @@ SERVING = (
     *HEADLINES, *HELD, "fleet_devices", "memory_needed_bytes", "memory_capacity_bytes", "shortfall_bytes",
     "min_devices", "reason",
 )  # fmt: skip
+STAGE = ("stage", "time_s", "bound", *UTILISATIONS.values(), "reason", "assumed")
 """Results that the page reads: the others are not computed."""
 VIEWS = ("Roofline", "Time", "Graph")
 OPERATOR_CELLS = (
@@ -61,7 +62,7 @@ def page() -> None:
         # the first figures are there before the others are computed
         with st.grid(5, min_column_width=150, gap=("small", "xsmall")):
             _headlines(serving)
-            stages = answers.ask(question, "stage")
+            stages = answers.ask(question, "stage", STAGE)
             for row in stages.iter_rows(named=True):
                 _bound(row)
     except CalcError as error:

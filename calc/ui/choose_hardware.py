@@ -10,7 +10,7 @@ import streamlit as st
 from calc import charts, deployments, reproduce
 from calc.display import quantity
 from calc.errors import CalcError
-from calc.evaluation import evaluate
+from calc.evaluation import answered
 from calc.tables import load
 from calc.ui import answers, session, share
 from calc.ui.answers import Version, Word
@@ -124,7 +124,7 @@ def _answered(asked: tuple[tuple[str, Any], ...], most: int, version: Version) -
     rows = deployments.candidates(said, devices, precisions, users, most)
     if rows.is_empty():
         return rows
-    return evaluate(load(version[0]), rows, by="serving").select(*rows.columns, *deployments.COLUMNS).collect()
+    return answered(load(version[0]), rows, "serving", columns=(*rows.columns, *deployments.COLUMNS))
 
 
 def _words() -> dict[str, Word]:

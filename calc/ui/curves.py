@@ -9,7 +9,7 @@ import polars as pl
 import streamlit as st
 
 from calc import charts
-from calc.display import quantity
+from calc.display import quantities, quantity
 from calc.errors import CalcError
 from calc.questions import stack_of
 from calc.ui import answers, session, share
@@ -146,7 +146,7 @@ def _found(question: Question, x: str, y: str, by: str, values: list[str], most:
     return found.select(
         line=pl.col(by).replace_strict(names, return_dtype=pl.String),
         x=at, y=pl.col(column), stage=pl.col("stage") if stage else pl.lit(""), reason="reason",
-        shown=pl.col(column).map_elements(lambda v: quantity(v, unit), return_dtype=pl.String),
+        shown=quantities(found[column], unit),
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import streamlit as st
 
 from calc.display import link, quantity
 from calc.errors import CalcError
-from calc.evaluation import evaluate
+from calc.evaluation import answered
 from calc.files import read_csv
 from calc.patches import KEYS
 from calc.tables import data_folder, load
@@ -77,7 +77,7 @@ def _difference() -> None:
         words = answers.words("serving")
         try:
             before, after = (
-                evaluate(t, asked, by="serving").select(COMPARED).collect().row(0, named=True)
+                answered(t, asked, "serving", columns=COMPARED).row(0, named=True)
                 for t in (load(data_folder()), session.tables())
             )
         except CalcError as error:
@@ -114,8 +114,8 @@ def _table(table: str) -> None:
     else:
         with_links = frame[places].select(columns)
         if "source_id" in columns:
-            about = tables["sources"].select("source_id", Source=pl.col("title"), Link=pl.col("locator").map_elements(
-                lambda t: link(t), return_dtype=pl.String, skip_nulls=True))  # fmt: skip
+            links = [link(t) if t else None for t in tables["sources"]["locator"]]
+            about = tables["sources"].select("source_id", Source="title", Link=pl.Series(links, dtype=pl.String))
             with_links = with_links.join(about, on="source_id", how="left", maintain_order="left").drop("source_id")
         config = {c: st.column_config.Column(words[c].label, help=_help(words[c])) for c in columns if c in words}
         config["Link"] = st.column_config.LinkColumn("Source's place", display_text="open")
