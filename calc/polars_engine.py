@@ -18,6 +18,8 @@ from calc.tables import DTYPES, Tables
 
 TILE_ROWS = 1 << 19
 """Questions whose results are computed at once: what they rest on is held for so many."""
+FEW = 1000
+"""Questions whose results are there before a thread has started."""
 OPERATORS = 70
 """Rows of operators that a question has, more or less."""
 TEXTS = ("string", "null")
@@ -73,8 +75,7 @@ def _side_by_side(found: Points, height: int) -> tuple[pl.DataFrame, pl.Series |
     values = [_wide_values(p, n, computed, texts) + ([] if is_even else _gates(p, n)) for p in programs]
     wide = collected((f.select(*row, *own) for (_, f), own in zip(found, values, strict=True)), height)
     whole = wide[0] if is_in_order else pl.concat(wide).sort(ROW)
-    with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
-        below = dict(zip(computed, pool.map(lambda c: _below(whole, c, n), computed), strict=True))
+    below = {c: _below(whole, c, n) for c in computed} if height <= FEW else _side(whole, computed, n)
     below |= {c: pl.Series(c, told, dtype=pl.String).gather(below[c]) for c, told in texts.items()}
     nth = np.tile(np.arange(n, dtype=np.uint32), whole.height if labels else 0)
     below |= {c: pl.Series(c, told, dtype=DTYPES[dtypes[c]]).gather(nth) for c, told in labels.items()}
@@ -84,6 +85,12 @@ def _side_by_side(found: Points, height: int) -> tuple[pl.DataFrame, pl.Series |
     is_there = _below(whole, GATE, n)
     row_of = whole[ROW].to_numpy() if row else np.arange(whole.height, dtype=np.uint32)
     return results.filter(is_there), pl.Series(ROW, np.repeat(row_of, n)).filter(is_there)
+
+
+def _side(found: pl.DataFrame, columns: list[str], n: int) -> dict[str, pl.Series]:
+    """Return columns of the result rows, one below the other, made side by side."""
+    with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
+        return dict(zip(columns, pool.map(lambda c: _below(found, c, n), columns), strict=True))
 
 
 def _row_labels(programs: list[Program], column: str) -> list[object] | None:
