@@ -202,8 +202,23 @@ def prepare(tables: Tables, frame: pl.DataFrame | pl.LazyFrame, results: Iterabl
     if clash:
         raise ScenarioError(f"your column {clash[0]!r} bears the name of a result; rename it")
     for column, dtype in frame.collect_schema().items():
-        if column in known and (dtype.is_nested() or dtype == pl.Binary):
+        if column in known and (dtype.is_nested() or dtype in (pl.Binary, pl.Object)):
             raise ScenarioError(f"{column}: {dtype} values are not {known[column]['dtype']}s")
+    if isinstance(frame, pl.DataFrame) and frame.height == 1:
+        asked = frame.select(c for c in columns if c in known)
+        return _question(tables, tuple(asked.schema.items()), asked.row(0))
+    return _questions(tables, frame)
+
+
+@lru_cache(maxsize=256)
+def _question(tables: Tables, schema: tuple[tuple[str, pl.DataType], ...], row: tuple[object, ...]) -> Questions:
+    """Return one scenario ready for the engines; a page asks the same at every grain."""
+    return _questions(tables, pl.DataFrame([row], schema=dict(schema), orient="row"))
+
+
+def _questions(tables: Tables, frame: pl.DataFrame | pl.LazyFrame) -> Questions:
+    known = scenario_columns(tables)
+    columns = frame.collect_schema().names()
     places = None
     axes = axes_of(frame)
     if axes is not None:
