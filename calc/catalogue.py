@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
 
 import polars as pl
@@ -31,23 +30,13 @@ BILL = ("tower", "part", "operator", "count", "stored", "weight_elements", "bias
 @lru_cache(maxsize=16)
 def model_facts(tables: Tables) -> pl.DataFrame:
     """Return what the exact sheet counts of each model: ``model_id`` and COUNTS, at 16 bits."""
-    return _counted(tables, tables["models"]["model_id"].to_list())
-
-
-@lru_cache(maxsize=64)
-def model_counts(tables: Tables, model_id: str) -> dict[str, float | None]:
-    """Return what ``model_facts`` says of one model, in a tenth of the time: COUNTS."""
-    shape = model_shapes(tables, load_sheet(tables), USUAL, tuple(load_sheet(tables).stages))[model_id]
-    return _counted(tables, [model_id], shape.decided).row(0, named=True)
-
-
-def _counted(tables: Tables, models: list[str], decided: Mapping[tuple[str, str], Node] | None = None) -> pl.DataFrame:
     sheet = load_sheet(tables)
     missing = [c for c in COUNTS if c not in sheet.totals]
     if missing:
         raise SheetError(sheet.path("totals"), missing[0], "is missing; models are counted with it")
-    program = GRAINS["stage"][1](Compiler(sheet, input_axes(tables), SAID, decided), list(COUNTS))
-    facts = _facts(tables, models, program.inputs)
+    compiler = Compiler(sheet, input_axes(tables), SAID)
+    program = GRAINS["stage"][1](compiler, list(COUNTS))
+    facts = _facts(tables, tables["models"]["model_id"].to_list(), program.inputs)
     for level in by_level(program.columns):
         facts = facts.with_columns(expressions(level))
     values = [expression(n).cast(pl.Float64).alias(c) for c, n in program.rows[0].values.items()]
@@ -91,7 +80,7 @@ def model_row(tables: Tables, model: str) -> dict[str, object]:
     asked = pl.DataFrame({"model_id": [model], "hardware_id": [tables["hardware"]["hardware_id"][0]]})
     found = str(prepare(tables, asked, ()).configurations["model_id"][0])
     row = tables["models"].row(by_predicate=pl.col("model_id") == found, named=True)
-    counts = model_counts(tables, found)
+    counts = model_facts(tables).row(by_predicate=pl.col("model_id") == found, named=True)
     if counts["n_parameters"] is None:
         raise CalcError(f"{found}: its parameters cannot be counted; a fact is missing")
     return {**row, **counts}

@@ -124,9 +124,8 @@ def answered(
 ) -> pl.DataFrame:
     """Return what ``evaluate`` gives, collected: those of some ``columns`` that there are, in their order, or all.
 
-    A server with threads asks this: all Python runs on the thread that asks. Polars runs that of a lazy source on
-    threads of its own, which wait for the interpreter; who turns a frame into Arrow meanwhile keeps it and waits for
-    them, for ever (Polars 2.1).
+    All Python runs on the thread that asks, not on those on which Polars runs a lazy source: pages ask this. Polars
+    2.1 keeps the interpreter while it hands a frame to pandas, and waits meanwhile for threads that may wait for it.
     """
     asked = request(tables, scenarios, by, sheet, engine)
     schema = _schema(asked, scenarios)

@@ -316,16 +316,12 @@ class _Facts:
             where = str(named or "no format named")
             source = self.source(_source_of(self.tables, table).get(str(named), "definition"))
         else:
-            where = str(self.row[KEYS[table]])
+            where = str(self.row[_key(self.tables, table)])
             source = self.source(_source_of(self.tables, table)[where])
         return Explanation(
             given, value, str(entry["unit"] or ""), str(entry["label"]), file=file, key=where, source=source,
             note=str(entry["description"] or ""),
         )  # fmt: skip
-
-
-KEYS = {"models": "model_id", "hardware": "hardware_id", "formats": "format_id"}
-"""Tables of facts, and what tells their rows apart."""
 
 
 @lru_cache(maxsize=64)
@@ -338,7 +334,11 @@ def _sources(tables: Tables) -> dict[str, str]:
 @lru_cache(maxsize=64)
 def _source_of(tables: Tables, table: str) -> dict[str, str]:
     """Return the source of each row of a table."""
-    return dict(tables[table].select(KEYS[table], "source_id").iter_rows())
+    return dict(tables[table].select(_key(tables, table), "source_id").iter_rows())
+
+
+def _key(tables: Tables, table: str) -> str:
+    return next(str(c["column_name"]) for c in tables.columns(table) if c["is_key"])
 
 
 @lru_cache(maxsize=64)

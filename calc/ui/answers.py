@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 import streamlit as st
 
-from calc.catalogue import model_counts
+from calc.catalogue import model_facts
 from calc.evaluation import answered, request
 from calc.explanation import Explanation, explain
 from calc.loading import sheet_names
@@ -128,7 +128,12 @@ def models() -> pl.DataFrame:
 
 def n_parameters(model_id: object) -> float | None:
     """Return how many parameters a model has; None where a fact is missing."""
-    return model_counts(session.tables(), str(model_id))["n_parameters"]
+    return _n_parameters(version()).get(str(model_id))
+
+
+@lru_cache(maxsize=8)
+def _n_parameters(version: Version) -> dict[str, float | None]:
+    return dict(model_facts(load(version[0])).select("model_id", "n_parameters").iter_rows())
 
 
 def hardware() -> pl.DataFrame:
