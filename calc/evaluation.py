@@ -7,18 +7,19 @@ arithmetic is the sheet's.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
 from polars.io.plugins import register_io_source
 
 from calc import polars_engine
+from calc.alternatives import NTH_STACK, joined, structure
 from calc.companions import accompanied, substituted
 from calc.errors import CalcError
 from calc.loading import load_companion_sheet, load_sheet
 from calc.program import STAGES, result_scope
-from calc.questions import Questions, prepare
+from calc.questions import Bound, Questions, model_parameters, prepare
 from calc.results import Answers, Programs, compiled, result_columns, uncollected
 from calc.shapes import shaped
 from calc.sheet import Sheet
@@ -27,6 +28,8 @@ from calc.tables import DTYPES, Tables
 BATCH_ROWS = 1 << 20
 UNFOLDED_BATCH_ROWS = 1 << 17
 SMALL_ROWS = 1000
+MANY_STACKS = 6
+"""So many stacks of techniques at once are answered by one program, where there are few questions."""
 
 
 @dataclass(frozen=True)
@@ -165,12 +168,43 @@ def programs_of(
     """Return the questions in groups that one program answers, each with its program in a form."""
     found = []
     with uncollected():
-        for stack, bound, mine in questions.groups():
-            sheet = sheets[stack].compiled_as
+        for sheet, bound, mine in _joined_groups(tables, sheets, questions, form):
             stages = sheet.stages_read(columns) if by == "serving" else STAGES
             for shape, part in shaped(tables, sheet.shaped_as, bound, stages, mine):
                 found.append((part, compiled(tables, sheet, by, columns, bound, shape, form)))
     return found
+
+
+def _joined_groups(
+    tables: Tables, sheets: dict[tuple[str, ...], Sheet], questions: Questions, form: str
+) -> Iterator[tuple[Sheet, Bound, Questions]]:
+    """Return each sheet with what its questions say alike, and those; many stacks asked few questions as one sheet."""
+    groups: dict[tuple[Bound, tuple[int, ...]], list[tuple[Sheet, Questions]]] = {}
+    further = model_parameters(tables).keys()
+    for stack, bound, mine in questions.groups():
+        sheet = sheets[stack].compiled_as
+        is_alone = form != "summed" or bool(further & sheet.inputs.keys())
+        kind = (id(sheet),) if is_alone else (structure(sheet), sheet.shaped_as is sheet)
+        groups.setdefault((bound, kind), []).append((sheet, mine))
+    for (bound, _), alike in groups.items():
+        if len(alike) < MANY_STACKS:
+            yield from ((sheet, bound, mine) for sheet, mine in alike)
+            continue
+        sheet, mine = _joined(alike)
+        yield sheet, (*bound, *_deciding(tables, sheet, mine)), mine
+
+
+def _joined(alike: list[tuple[Sheet, Questions]]) -> tuple[Sheet, Questions]:
+    """Return sheets of the same structure as one, with the questions of all of them."""
+    sheets = list(dict.fromkeys(sheet for sheet, _ in alike))
+    nth = [mine.configurations.with_columns(pl.lit(float(sheets.index(s))).alias(NTH_STACK)) for s, mine in alike]
+    return joined(tuple(sheets)), replace(alike[0][1], configurations=pl.concat(nth))
+
+
+def _deciding(tables: Tables, sheet: Sheet, questions: Questions) -> Bound:
+    """Return the parameters of techniques that decide which operators there are, where all questions say the same."""
+    told = questions.configurations.select(p for p in tables["parameters"]["parameter"] if p in sheet.decides())
+    return tuple((c.name, c[0]) for c in told if c.n_unique() == 1)
 
 
 def with_companions(tables: Tables, sheet: str, programs: Programs, engine: Engine) -> Programs:

@@ -65,18 +65,20 @@ def load_sheet(tables: Tables, title: str = "exact", techniques: tuple[str, ...]
 
 @lru_cache(maxsize=256)
 def _load_sheet(tables: Tables, title: str, techniques: tuple[str, ...], stamp: object) -> Sheet:
-    rows = {f: [dict(r) for r in found] for f, found in _read_rows(tables.folder / "sheets" / title, stamp).items()}
+    read = _read_rows(tables.folder / "sheets" / title, stamp)
+    rows = {f: list(found) for f, found in read.items()}
     techniques = stack(tables, techniques)
     apply(tables, title, rows, techniques)
     found = Sheet(title, rows, inputs_of(tables, techniques))
     if not techniques:
-        _check_structure(title, rows)
+        _check_structure(title, rows, rows)
         return found
     plain = _load_sheet(tables, title, (), stamp)
     if not _changes_cells(tables, title, techniques):
         found.compiled_as = plain
         return found
-    _check_structure(title, rows)
+    known = {id(r) for every in read.values() for r in every}
+    _check_structure(title, rows, {f: [r for r in every if id(r) not in known] for f, every in rows.items()})
     if not _changes_conditions(tables, plain, techniques):
         found.shaped_as = plain
     return found
@@ -91,7 +93,7 @@ def load_companion_sheet(tables: Tables, title: str, techniques: tuple[str, ...]
     """
     plain = load_sheet(tables, title)
     others = tuple(t for t in stack(tables, techniques) if t != own)
-    rows = {f: [dict(r) for r in found] for f, found in plain.rows.items()}
+    rows = {f: list(found) for f, found in plain.rows.items()}
     about = {str(c["column_name"]) for table in ("scenarios", "hardware") for c in tables.columns(table)}
     apply_to_question(tables, title, rows, others, about - {*REPLACED})
     return Sheet(title, rows, inputs_of(tables, stack(tables, techniques))) if rows[INPUTS] else plain
@@ -137,8 +139,11 @@ def _read_rows(folder: Path, _stamp: object) -> dict[str, list[Row]]:
     return rows
 
 
-def _check_structure(title: str, rows: dict[str, list[Row]]) -> None:
-    """Raise DataError with every row that is named twice, refers to nothing or leaves out what must be said."""
+def _check_structure(title: str, rows: dict[str, list[Row]], new: dict[str, list[Row]]) -> None:
+    """Raise DataError with every row that is named twice, refers to nothing or leaves out what must be said.
+
+    Of the rows that are not ``new`` it is known that they say all.
+    """
     found: list[str] = []
 
     def refuse(file: str, row: Row, reason: str) -> None:
@@ -156,9 +161,10 @@ def _check_structure(title: str, rows: dict[str, list[Row]]) -> None:
             key = tuple(row[k] for k in keys)
             if key in seen:
                 refuse(file, row, "is defined twice")
-            if not all(key):
-                refuse(file, row, f"its {' and '.join(keys)} must not be empty")
             seen.add(key)
+        for row in new[file]:
+            if not all(row[k] for k in keys):
+                refuse(file, row, f"its {' and '.join(keys)} must not be empty")
             for column in ("formula", "value", "count", "stored", *SPANS, "applies", *AXES, *QUANTITIES):
                 if column in row and not row[column]:
                     refuse(file, row, f"its {column} is empty")

@@ -47,7 +47,10 @@ def stack(tables: Tables, techniques: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def apply(tables: Tables, title: str, rows: dict[str, list[Row]], techniques: tuple[str, ...]) -> None:
-    """Change a sheet's rows in place as a stack of techniques says, in order; raises CalcError or SheetError."""
+    """Change a sheet's lists of rows as a stack of techniques says, in order; raises CalcError or SheetError.
+
+    A row that changes becomes another; the others stay those that they were.
+    """
     rows[INPUTS] = []
     touched: dict[tuple[str, str, str], str] = {}
     about = {r["technique_id"]: r for r in tables["techniques"].iter_rows(named=True)}
@@ -95,9 +98,10 @@ def _patch(
     elif file not in KEYS:
         raise SheetError("patches.csv", where, f"there is no sheet file {file!r}{closest(file, [*KEYS, INPUTS])}")
     keys = KEYS.get(file, ("cell",))
-    hits = [r for r in rows[file] if ".".join(r[k] for k in keys) == key]
+    wanted = tuple(key.split(".", len(keys) - 1))
+    hits = [i for i, r in enumerate(rows[file]) if tuple([r[k] for k in keys]) == wanted]
     if patch["action"] == "add":
-        _add(rows[file], hits, patch, where)
+        _add(rows[file], [rows[file][i] for i in hits], patch, where)
         return
     remover = touched.get((file, key, ""))
     if not hits and remover is not None:
@@ -116,14 +120,15 @@ def _patch(
             f"write it over {PREVIOUS!r}",
         )  # fmt: skip
     if patch["action"] == "remove":
-        rows[file].remove(hits[0])
-    elif column not in hits[0]:
-        raise SheetError("patches.csv", where, f"there is no column {column!r}{closest(column, hits[0])}")
-    elif reads_previous:
-        previous = parse(hits[0][column] or "0")
-        hits[0][column] = str(replace(parse(formula), lambda n: previous if n == PREVIOUS else name(n)))
-    else:
-        hits[0][column] = formula
+        del rows[file][hits[0]]
+        return
+    row = rows[file][hits[0]]
+    if column not in row:
+        raise SheetError("patches.csv", where, f"there is no column {column!r}{closest(column, row)}")
+    if reads_previous:
+        previous = parse(row[column] or "0")
+        formula = str(replace(parse(formula), lambda n: previous if n == PREVIOUS else name(n)))
+    rows[file][hits[0]] = {**row, column: formula}
 
 
 def _input(rows: list[Row], key: str) -> None:

@@ -35,24 +35,26 @@ RARE = ("exchange_elements", "host_elements")
 class Axis(IntFlag):
     """What a value depends on: facts of the device, the setup, facts of the model, anything else of the question.
 
-    A setup is the formats of numbers and the degrees of parallelism: what is chosen when a model is deployed.
+    A setup is the formats of numbers and the degrees of parallelism: what is chosen when a model is deployed. A stack
+    is of techniques, where a sheet has the cells of several.
     """
 
     DEVICE = 1
     SETUP = 2
     MODEL = 4
     QUESTION = 8
+    STACK = 16
 
     @property
     def table(self) -> str:
         """Return the least table that can hold a value: of setups, configurations, devices (per setup) or points."""
-        asks = bool(self & (Axis.MODEL | Axis.QUESTION))
+        asks = bool(self & (Axis.MODEL | Axis.QUESTION | Axis.STACK))
         if Axis.DEVICE not in self:
             return "configuration" if asks else "setup"
         return "point" if asks else "device"
 
 
-_AXES = [Axis(i) for i in range(16)]
+_AXES = [Axis(i) for i in range(32)]
 _TABLES = [axes.table for axes in _AXES]
 """Of each combination: a sheet's compilation asks hundreds of thousands of times, and flags are slow."""
 

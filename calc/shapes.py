@@ -12,6 +12,7 @@ from functools import lru_cache
 
 import polars as pl
 
+from calc.alternatives import NTH_STACK
 from calc.expressions import expressions
 from calc.formula import FALSE, Node, is_literal, literal
 from calc.inputs import companion_prefix, fact_columns
@@ -29,6 +30,7 @@ def input_axes(tables: Tables) -> Mapping[str, Axis]:
     for prefix in map(companion_prefix, model_parameters(tables)):
         for table in ("models", "serving"):
             axes |= {f"{prefix}{c['column_name']}": Axis.DEVICE | Axis.QUESTION for c in tables.columns(table)}
+    axes[NTH_STACK] = Axis.STACK
     return axes | dict.fromkeys([*(n for n, _ in fact_columns(tables, "formats")), *SETUP], Axis.SETUP)
 
 
@@ -73,7 +75,8 @@ class Shapes:
     """The shape of each model, found when it is asked for: first which parts it has, then which operators of those."""
 
     def __init__(self, tables: Tables, sheet: Sheet, bound: Bound, stages: tuple[str, ...]) -> None:
-        self.models, self.sheet, self.stages = tables["models"], sheet, stages
+        self.sheet, self.stages = sheet, stages
+        self.models = tables["models"].join(pl.DataFrame({NTH_STACK: range(sheet.n_alternatives)}), how="cross")
         self._axes, self._bound = input_axes(tables), {n: literal(v) for n, v in bound}
         self._found: dict[str, Shape] = {}
         self._by_parts: dict[tuple[object, ...], list[str]] = {}
@@ -82,7 +85,7 @@ class Shapes:
         self._part_places, known = self._sorted(compiler, self._part_conditions(compiler))
         self._known = known
         answers = _answers(self.models, compiler, list(self._part_places))
-        for model, row in zip(self.models["model_id"].to_list(), answers, strict=True):
+        for model, row in answers.items():
             self._parts[model] = row
             self._by_parts.setdefault(row, []).append(model)
 
@@ -100,7 +103,7 @@ class Shapes:
         names = self._by_parts[parts]
         models = self.models.filter(pl.col("model_id").is_in(names))
         shapes: dict[tuple[object, ...], Shape] = {}
-        for model, row in zip(models["model_id"].to_list(), _answers(models, compiler, list(places)), strict=True):
+        for model, row in _answers(models, compiler, list(places)).items():
             if row not in shapes:
                 shapes[row] = Shape(decided | known | _decisions(row, places))
             self._found[model] = shapes[row]
@@ -112,7 +115,7 @@ class Shapes:
         for place, node in conditions:
             if is_literal(node):
                 known[place] = node
-            elif compiler.axes_of(node) in Axis.MODEL:
+            elif compiler.axes_of(node) in Axis.MODEL | Axis.STACK:
                 places.setdefault(node, []).append(place)
         return places, known
 
@@ -137,16 +140,22 @@ class Shapes:
 
 
 def _decisions(row: tuple[object, ...], places: Places) -> dict[Place, Node]:
-    # what is unknown does not apply, as in every CASE
-    return {place: literal(bool(v)) for v, p in zip(row, places.values(), strict=True) for place in p}
+    decided = zip(row, places.values(), strict=True)
+    return {place: literal(bool(v)) for v, places in decided if v is not None for place in places}
 
 
-def _answers(models: pl.DataFrame, compiler: Compiler, nodes: list[Node]) -> list[tuple[object, ...]]:
-    """Return each model's truth of every condition."""
+def _answers(models: pl.DataFrame, compiler: Compiler, nodes: list[Node]) -> dict[str, tuple[object, ...]]:
+    """Return each model's truth of every condition; None where stacks of techniques differ in it."""
     if not nodes:
-        return [()] * models.height
+        return dict.fromkeys(models["model_id"], ())
     wanted = {str(n.value) for n in nodes}
     frame = models.lazy()
     for level in by_level(levelled(compiler.needed(wanted), wanted)):
         frame = frame.with_columns(expressions(level))
-    return frame.select(sorted(wanted)).select(str(n.value) for n in nodes).collect().rows()
+    # what is unknown does not apply, as in every CASE
+    truths = [pl.col(str(n.value)).fill_null(False).alias(f"{i}") for i, n in enumerate(nodes)]
+    found = frame.select("model_id", *truths)
+    if models.height > models["model_id"].n_unique():
+        same = [pl.when(pl.col(c).n_unique() == 1).then(pl.col(c).first()) for c in map(str, range(len(nodes)))]
+        found = found.group_by("model_id", maintain_order=True).agg(same)
+    return {row[0]: row[1:] for row in found.collect().iter_rows()}

@@ -53,6 +53,8 @@ class Sheet:
         """The sheet that has the same cells: one program answers for both."""
         self.shaped_as = self
         """The sheet in which each model has the same operators."""
+        self.n_alternatives = 1
+        """How many stacks of techniques it has the cells of: then NTH_STACK says which of them is asked."""
         self._groups: dict[str, dict[str, list[Row]]] = {}
         self.constants = {r["name"]: r for r in rows["constants"]}
         self.parts = [Part(r["part"], r["block"], r["label"]) for r in rows["parts"]]
@@ -248,7 +250,7 @@ class Sheet:
     def decides(self) -> frozenset[str]:
         """Return the names that conditions rest on: those of parts, of operators and of stages."""
         cells: dict[str, list[str]] = {}
-        for file in ("scenario", "stages", "blocks", "bindings"):
+        for file in (INPUTS, "scenario", "stages", "blocks", "bindings"):
             for row in self.rows[file]:
                 cells.setdefault(row["cell"], []).append(row["formula"])
         formulas = [r["applies"] for f in ("parts", "operators") for r in self.rows[f]]

@@ -33,8 +33,8 @@ LEFT_OUT = ["accounting", "money", "memory"]
 """Groups of techniques that help nothing: they count otherwise."""
 Answered = dict[str | None, dict[str, object]]
 """What a scenario answers under each technique, and under none."""
-AT_ONCE = 6
-"""Techniques that are asked at a time, between two reports of what is done."""
+AT_ONCE = 60
+"""Techniques that are asked at a time, between two reports of what is done: many share a program."""
 Answering = Callable[[list[str], list[list[str | None]]], list[list[dict[str, object]]]]
 _OPEN: WeakSet[duckdb.DuckDBPyConnection] = WeakSet()
 

@@ -33,16 +33,17 @@ compared as (
     from asked as a
 ),
 
+-- 12 places: the last ones differ with the order in which floats are added up, which is no change
 changed as (
     select
         c.* exclude (after, plain),
         c.after.technique as technique,
-        c.after.ttft_s / nullif(c.plain.ttft_s, 0) - 1 as ttft_change,
-        c.after.tpot_s / nullif(c.plain.tpot_s, 0) - 1 as tpot_change,
-        c.after.output_tokens_per_s / nullif(c.plain.output_tokens_per_s, 0) - 1 as throughput_change,
-        c.after.memory_needed_bytes / nullif(c.plain.memory_needed_bytes, 0) - 1 as memory_change,
-        c.after.usd_per_million_output_tokens / nullif(c.plain.usd_per_million_output_tokens, 0) - 1 as cost_change,
-        c.after.energy_j_per_token / nullif(c.plain.energy_j_per_token, 0) - 1 as energy_change,
+        round(c.after.ttft_s / nullif(c.plain.ttft_s, 0) - 1, 12) as ttft_change,
+        round(c.after.tpot_s / nullif(c.plain.tpot_s, 0) - 1, 12) as tpot_change,
+        round(c.after.output_tokens_per_s / nullif(c.plain.output_tokens_per_s, 0) - 1, 12) as throughput_change,
+        round(c.after.memory_needed_bytes / nullif(c.plain.memory_needed_bytes, 0) - 1, 12) as memory_change,
+        round(c.after.usd_per_million_output_tokens / nullif(c.plain.usd_per_million_output_tokens, 0) - 1, 12) as cost_change,
+        round(c.after.energy_j_per_token / nullif(c.plain.energy_j_per_token, 0) - 1, 12) as energy_change,
         c.plain.ttft_bound as prefill_bound_before,
         c.after.ttft_bound as prefill_bound_after,
         c.plain.tpot_bound as decode_bound_before,
