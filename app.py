@@ -11,10 +11,14 @@ from calc.ui import (
     curves,
     data_page,
     grids,
+    spreadsheet,
     sql_page,
     survey,
     what_helps,
 )
+
+# pages whose inputs are in the sidebar
+SIDEBARS = ("Calculator", "Curves", "Hardware", "What helps")
 
 st.set_page_config(page_title="LLM inference calculator", page_icon="📐", layout="wide")
 
@@ -33,7 +37,7 @@ PAGES = (
     (sql_page, "SQL", "database", "Ask all tables, views and the grid in SQL."),
     (data_page, "Data", "table_view", "Models, devices, techniques and formulas with their sources; edit them."),
 )
-st.navigation(
+chosen = st.navigation(
     [
         st.Page(
             page.page,
@@ -46,6 +50,8 @@ st.navigation(
         for page, title, icon, about in PAGES
     ],
     position="top",
-).run()
+)
+chosen.run()
+spreadsheet.button(has_sidebar=chosen.title in SIDEBARS)
 # once the first page is drawn
 grids.start()

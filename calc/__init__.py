@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     Folder = str | os.PathLike[str] | None
 
-__version__ = "0.6.0"
+__version__ = "0.7.0"
 __all__ = [
     "CalcError", "DataError", "ScenarioError", "SheetError", "analyze", "build_grid", "connect", "evaluate",
     "explain", "hardware", "models", "precisions", "scenarios", "techniques",

@@ -17,6 +17,7 @@ from calc.catalogue_commands import add_commands
 from calc.errors import CalcError, closest
 from calc.grid import commands as grid_commands
 from calc.output import WRITERS, print_frame, writable, write, write_text
+from calc.workbook import commands as workbook_commands
 
 if TYPE_CHECKING:
     import duckdb
@@ -133,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     add_commands(commands)
     grid_commands.add_commands(commands)
     survey_commands.add_commands(commands, _scenario, _asked)
+    workbook_commands.add_commands(commands, _scenario, _asked)
     for command in commands.choices.values():
         command.add_argument("--models", metavar="FILE", help="further rows of models (.csv, .json, .parquet)")
     return parser

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,27 +64,36 @@ def writable(target: str | None, endings: Sequence[str]) -> None:
         raise CalcError(f"{target}: cannot be written (Permission denied)")
 
 
+@contextmanager
+def aside(target: str) -> Iterator[str]:
+    """Give a path beside a file to write to, which takes its place in the end: a file appears whole or not at all."""
+    path = Path(target).resolve()
+    part = path.with_name(f".{path.name}.part")
+    try:
+        yield str(part)
+        part.replace(path)
+    except OSError as error:
+        raise CalcError(f"{target}: cannot be written ({error.strerror or error})") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def write(frame: pl.DataFrame, target: str) -> None:
-    """Write a frame to a file in the format of its ending; a file appears whole or not at all."""
+    """Write a frame to a file in the format of its ending."""
     import polars as pl
 
-    path = Path(target).resolve()
-    aside = path.with_name(f".{path.name}.part")
+    ending = Path(target).suffix.lower()
     try:
-        if path.suffix.lower() == ".csv":
-            frame.write_csv(aside)
-        elif path.suffix.lower() == ".parquet":
-            frame.write_parquet(aside)
-        else:
-            frame.write_json(aside)
-        aside.replace(path)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise CalcError(f"{target}: cannot be written ({error.strerror or error})") from error
+        with aside(target) as part:
+            if ending == ".csv":
+                frame.write_csv(part)
+            elif ending == ".parquet":
+                frame.write_parquet(part)
+            else:
+                frame.write_json(part)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        aside.unlink(missing_ok=True)
         reason = str(error).splitlines()[0]
-        raise CalcError(f"{target}: a column has a type that {path.suffix} cannot hold ({reason})") from error
+        raise CalcError(f"{target}: a column has a type that {ending} cannot hold ({reason})") from error
 
 
 def write_text(target: str, text: str) -> None:

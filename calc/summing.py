@@ -74,14 +74,17 @@ class SummingCompiler(Compiler):
     def summed_program(self, by: str, columns: list[str]) -> Program:
         """Return the program that answers as the stage's or the serving program does."""
         scopes = [self.sheet.totals_scope(s) for s in STAGES] if by == "stage" else [self.sheet.serving_scope()]
-        rows = result_rows(self, scopes, columns)
+        return self.summed(result_rows(self, scopes, columns))
+
+    def summed(self, rows: list[ResultRow], labels: tuple[str, ...] = ()) -> Program:
+        """Return the program of result rows; rows of operators bear some ``labels``, whether they are read or not."""
         if not self.sums:
             return self._unsummed(rows)
         wanted, addends = read_by(rows), {n for _, node in self.sums.values() for n in names(node)}
         late, after = self._split(self.needed(wanted | addends))
         late = levelled(late, addends)
         fields = self._fields()
-        used = {n for c in late for n in names(c.node)} | addends
+        used = {n for c in late for n in names(c.node)} | addends | {f"row__{c}" for c in labels}
         added = Addends(self._addend_rows({f: fields[f] for f in fields if f in used}), late, dict(self.sums))
         own = {c.id for c in after} | set(self.sums)
         also = (wanted | set(added.broadcast()) | {n for c in after for n in names(c.node)}) - own

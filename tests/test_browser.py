@@ -289,6 +289,22 @@ def test_downloads_hold_what_is_shown(page: Page, url: str, tmp_path: Path) -> N
             assert found["time_s"].to_list() == pytest.approx(wanted["time_s"].to_list(), rel=1e-12)
 
 
+def test_every_page_gives_the_question_as_a_live_spreadsheet(page: Page, url: str, tmp_path: Path) -> None:
+    """The workbook holds what the page shows; pages without a question give the one that was asked last."""
+    visit(page, f"{url}?model=facebook/opt-125m&technique=kv_int8&batch=3")
+    with page.expect_download(timeout=4 * PATIENCE_MS) as waited:
+        page.get_by_role("button", name="Live spreadsheet").click()
+    waited.value.save_as(tmp_path / waited.value.suggested_filename)
+    book = openpyxl.load_workbook(tmp_path / "opt-125m.xlsx", data_only=True)
+    shown = {row[3].value: row[1].value for row in book["Serving"].iter_rows()}
+    asked = {"input_len": 2048, "technique": "kv_int8", "batch": 3}
+    wanted = calc.analyze("facebook/opt-125m", "nvidia_rtx_a6000", by="serving", **asked)
+    assert shown["tpot_s"] == pytest.approx(wanted["tpot_s"][0], rel=1e-12)
+    for name in ("Curves", "Hardware", "What helps", "Compare", "Survey", "SQL", "Data"):
+        page.get_by_test_id("stTopNavLink").filter(has_text=re.compile(f"{name}$")).first.click()
+        expect(page.get_by_role("button", name=re.compile("Live spreadsheet"))).to_be_visible(timeout=PATIENCE_MS)
+
+
 def sheet(file: Path) -> pl.DataFrame:
     """Return the first sheet of a workbook."""
     book = openpyxl.load_workbook(file, read_only=True)

@@ -11,6 +11,7 @@ import polars as pl
 import streamlit as st
 
 from calc.catalogue import model_facts
+from calc.errors import CalcError
 from calc.evaluation import answered, request
 from calc.explanation import Explanation, explain
 from calc.loading import sheet_names
@@ -178,6 +179,15 @@ def results(question: Question, by: str) -> list[str]:
     return _results(
         Question(tuple((c, v) for c, v in question.scenario if c in decides), question.sheet), by, version()
     )
+
+
+def can_be_asked(question: Question) -> bool:
+    """Tell whether a question has an answer, without asking it."""
+    try:
+        _results(question, "serving", version())
+    except CalcError:
+        return False
+    return True
 
 
 @st.cache_data(max_entries=64, show_spinner=False)

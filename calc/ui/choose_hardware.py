@@ -13,8 +13,8 @@ from calc.errors import CalcError
 from calc.evaluation import answered
 from calc.tables import load
 from calc.ui import answers, session, share
-from calc.ui.answers import Version, Word
-from calc.ui.question import model, size, techniques
+from calc.ui.answers import Question, Version, Word
+from calc.ui.question import ASKED, model, size, techniques
 
 SHOWN = (
     "device", "precision", "tp", "dp", "fleet_devices", "batch", "usd_per_million_output_tokens", "ttft_s", "tpot_s",
@@ -157,6 +157,8 @@ def _best(ranked: pl.DataFrame, asked: dict[str, Any], limits: dict[str, float |
     best |= {c: v for c, v in asked.items() if c not in (*deployments.SCENARIO, "devices", "precisions", "users")}
     texts = reproduce.texts({c: v for c, v in best.items() if v != 1 or c == "batch"}) if first else {}
     share.section("Cheapest first", "deployments", accepted, texts=texts)
+    if first:
+        st.session_state[ASKED] = Question(tuple(best.items()))
     if accepted.is_empty():
         st.warning(
             "No deployment that fits and has a price keeps these limits. Allow more time, more devices, fewer bits or "

@@ -19,6 +19,8 @@ DEVICE = "nvidia_rtx_a6000"
 SIZES = {"batch": 1, "input_len": 2048, "output_len": 128, "cached_len": 0}
 PRECISION = "w16a16kv16"
 LARGEST_FILE_MB = 8
+ASKED = "asked"
+"""Where a session keeps the question that was asked last."""
 Options = tuple[list[str], dict[str, str]]
 """What a list offers, and every spelling of it."""
 Said = dict[str, str | int | float | None]
@@ -55,7 +57,10 @@ def choose(suffix: str = "", precision: str = PRECISION, own_model: bool = True)
     said["attention"] = _few("attention", words["attention"], ATTENTIONS, suffix)
     about = "Whose accounting: exact counts unavoidable work and traffic, llm_viewer follows the survey's tool."
     sheet = _few("sheet", Word("Sheet", "", about), answers.sheets(), suffix)
-    return Question(tuple((k, v) for k, v in said.items() if v is not None), sheet)
+    asked = Question(tuple((k, v) for k, v in said.items() if v is not None), sheet)
+    if not suffix:
+        st.session_state[ASKED] = asked
+    return asked
 
 
 def _pick(key: str, word: Word, options: Sequence[str], spelled: Mapping[str, str]) -> str | None:

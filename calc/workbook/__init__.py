@@ -1,0 +1,1 @@
+"""Live spreadsheets: workbooks in which cells hold the sheet's formulas, not their values."""

@@ -1,0 +1,148 @@
+"""A live workbook: one question, with every formula that answers it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import IO, Any
+
+import polars as pl
+
+from calc.alternatives import NTH_STACK
+from calc.errors import CalcError
+from calc.inputs import fact_columns
+from calc.loading import load_sheet
+from calc.patches import stack
+from calc.program import STAGES
+from calc.questions import canonical, prepare, scenario_columns, stack_of
+from calc.results import result_columns
+from calc.tables import FORMATS, NEEDED, Tables
+from calc.workbook.book import Book, Names
+from calc.workbook.compute import write_columns, write_sums
+from calc.workbook.inputs import NONE, Inputs, Lookups, entry, write_choice, write_tables
+from calc.workbook.notes import write_notes
+from calc.workbook.programs import Companion, Group, groups_of
+from calc.workbook.results import GROUP, reserve, write_operators, write_serving, write_stages
+from calc.workbook.values import Value, value_of
+
+MOST_STACKS = 8
+"""Stacks of techniques that a workbook may choose from, beside none."""
+
+
+def export(
+    tables: Tables,
+    scenario: Mapping[str, Any],
+    target: str | IO[bytes],
+    techniques: Sequence[str] = (),
+    sheet: str = "exact",
+) -> None:
+    """Write a workbook that calculates one scenario; ``target`` is a path or a binary file.
+
+    Its inputs can be changed, its technique to none, to the scenario's own and to those of ``techniques``, each a
+    stack such as ``a+b``. Raises CalcError and its kinds for what cannot be asked.
+    """
+    own = str(scenario.get("technique") or "")
+    stacks = list(dict.fromkeys(["", *([own] if own else []), *techniques]))
+    if len(stacks) > MOST_STACKS + 1:
+        raise CalcError(f"{len(stacks) - 1} stacks of techniques: a workbook chooses from at most {MOST_STACKS}")
+    said = _said(tables, scenario)
+    groups = groups_of(tables, [stack_of(s) for s in stacks], sheet)
+    book = Book(target)
+    places = reserve(book, tables, list(groups[0].answers.rows[0].values))
+    lists = write_tables(book, tables)
+    inputs = Inputs(book, tables, lists, [s or NONE for s in stacks])
+    inputs.write(said, {c for c, v in scenario.items() if v is not None}, _parameters(tables, stacks))
+    names = inputs.names
+    replaced = [load_sheet(tables, sheet, stack_of(s)).replaced for s in stacks]
+    write_choice(book, [s or NONE for s in stacks], replaced, names)
+    _write_group(book, groups, stacks.index(own), names)
+    lookups = Lookups(book, tables, lists)
+    lookups.facts({n for g in groups for n in g.answers.inputs | g.operators.inputs}, names)
+    every = [
+        _write_programs(book, lookups, tables, g, nth, stacks.index(own), names) for nth, g in enumerate(groups, 1)
+    ]
+    write_serving(book, tables, places, [(g.answers.rows[0], n) for g, (n, _) in zip(groups, every, strict=True)])
+    told = {
+        stage: [(g.answers.rows[1 + nth], n) for g, (n, _) in zip(groups, every, strict=True)]
+        for nth, stage in enumerate(STAGES)
+    }
+    write_stages(book, tables, told)
+    write_operators(book, tables, [(g.operators, n) for g, (_, n) in zip(groups, every, strict=True)])
+    write_notes(book, tables, stacks)
+    book.close()
+
+
+def _said(tables: Tables, scenario: Mapping[str, Any]) -> dict[str, Value]:
+    """Return the value of every input of a scenario, with what is absent filled in."""
+    known = scenario_columns(tables)
+    for column in scenario:
+        if column not in known:
+            raise CalcError(f"{column!r} is no scenario column")
+    frame = pl.DataFrame([dict(scenario)])
+    questions = prepare(tables, frame, result_columns(tables, "serving"))
+    row = questions.configurations.row(0, named=True)
+    found = {c: row.get(c) for c in known}
+    device = canonical(tables, frame, "hardware_id")[0]
+    return found | {"hardware_id": device, "precision": scenario.get("precision") or NEEDED["precisions"]}
+
+
+def _parameters(tables: Tables, stacks: Sequence[str]) -> list[str]:
+    """Return the parameters of the techniques of some stacks."""
+    used = {t for s in stacks for t in stack(tables, stack_of(s))}
+    rows = tables["parameters"].filter(pl.col("technique_id").is_in(sorted(used)))
+    found: list[str] = rows["parameter"].to_list()
+    return found
+
+
+def _write_group(book: Book, groups: Sequence[Group], place: int, names: Names) -> None:
+    """Write which of the programs answers for the chosen stack."""
+    group_of = {p: nth for nth, group in enumerate(groups, 1) for p in group.nth}
+    texts = [str(group_of[p]) for p in sorted(group_of)]
+    text = texts[0] if len(groups) == 1 else f"CHOOSE(technique_number,{','.join(texts)})"
+    entry(book, GROUP, text, float(group_of[place]), names, "Which of the programs answers for the chosen stack")
+
+
+def _write_programs(
+    book: Book, lookups: Lookups, tables: Tables, group: Group, nth: int, place: int, outer: Names
+) -> tuple[Names, Names]:
+    """Write what a group computes; return the names in force for its answers and for its operators."""
+    prefix = "" if nth == 1 else f"g{nth}_"
+    names = outer.inner()
+    for column in FORMATS:
+        names.put(column, outer.text[f"used_{column}"], outer.value[f"used_{column}"])
+    if len(set(group.nth.values())) > 1:
+        last = max(group.nth)
+        texts = [str(group.nth.get(p, 0)) for p in range(last + 1)]
+        text = f"CHOOSE(MIN(technique_number,{last + 1}),{','.join(texts)})"
+        entry(book, f"{prefix}{NTH_STACK}", text, float(group.nth.get(place, 0)), names, "Which of a program's stacks")
+        names.put(NTH_STACK, f"{prefix}{NTH_STACK}", float(group.nth.get(place, 0)), False)
+    for companion in group.companions:
+        _write_companion(book, lookups, tables, companion, prefix, names)
+    answers, operators = names.inner(), names.inner()
+    write_columns(book, group.answers.columns, answers, prefix)
+    write_sums(book, group.answers, answers, prefix)
+    write_columns(book, group.answers.on_sums, answers, prefix)
+    operators.put(GROUP, outer.text[GROUP], outer.value[GROUP], False)
+    write_columns(book, group.operators.columns, operators, f"{prefix}o_")
+    return answers, operators
+
+
+def _write_companion(
+    book: Book, lookups: Lookups, tables: Tables, companion: Companion, prefix: str, names: Names
+) -> None:
+    """Write the facts and the figures of a further model; a program reads them under the model's prefix."""
+    own, program = names.inner(), companion.program
+    read = {*companion.facts, *program.inputs}
+    facts = [(n, c) for n, c in fact_columns(tables, "models") if n in read]
+    before = f"{prefix}{companion.prefix}"
+    lookups.of("models", companion.parameter, facts, own, before)
+    for fact, _ in facts:
+        told = own.text[f"{before}{fact}"], own.value[f"{before}{fact}"]
+        own.put(fact, *told)
+        names.put(f"{companion.prefix}{fact}", *told)
+    write_columns(book, program.columns, own, f"{before}o_")
+    write_sums(book, program, own, f"{before}o_")
+    write_columns(book, program.on_sums, own, f"{before}o_")
+    for figure in companion.figures:
+        node = program.rows[0].values[figure]
+        entry(book, f"{before}{figure}", own.printer().formula(node), value_of(node, own.value), names, figure)
+        names.put(f"{companion.prefix}{figure}", names.text[f"{before}{figure}"], names.value[f"{before}{figure}"])
