@@ -18,12 +18,12 @@ from __future__ import annotations
 
 import os
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from calc.errors import CalcError, DataError, ScenarioError, SheetError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import duckdb
     import polars as pl
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __version__ = "0.7.0"
 __all__ = [
     "CalcError", "DataError", "ScenarioError", "SheetError", "analyze", "build_grid", "connect", "evaluate",
-    "explain", "hardware", "models", "precisions", "scenarios", "techniques",
+    "explain", "export", "hardware", "models", "precisions", "read_scenarios", "scenarios", "techniques",
 ]  # fmt: skip
 
 
@@ -78,6 +78,39 @@ def scenarios(data: Folder = None, **lists: object) -> pl.LazyFrame:
     from calc.questions import scenarios as grid
 
     return grid(_tables(data), **lists)
+
+
+def read_scenarios(path: str | os.PathLike[str], data: Folder = None) -> pl.DataFrame:
+    """Return the scenarios of a file (.csv, .xlsx, .parquet, .json), a row each, ready for ``evaluate``.
+
+    ``model``, ``hardware`` and ``workload`` stand for the ids; a workload fills the sizes that are empty; other columns
+    are the caller's own and come back. Raises DataError and ScenarioError.
+    """
+    from calc.scenario_files import read_scenarios as read
+
+    return read(_tables(data), os.fspath(path))
+
+
+def export(
+    scenario: pl.DataFrame | pl.LazyFrame | Mapping[str, object],
+    target: str | IO[bytes],
+    techniques: Sequence[str] = (),
+    sheet: str = "exact",
+    data: Folder = None,
+) -> None:
+    """Write scenarios as a live workbook (.xlsx): cells hold the formulas, and inputs can be changed.
+
+    Of several scenarios the workbook calculates the one that is chosen in it. ``techniques`` are stacks (``"a+b"``) to
+    choose from beside the scenarios' own, at most eight in all. Raises CalcError and its kinds.
+    """
+    import polars as pl
+
+    from calc.workbook.export import export as write
+
+    if isinstance(scenario, pl.LazyFrame):
+        scenario = scenario.collect()
+    frame = scenario if isinstance(scenario, pl.DataFrame) else pl.DataFrame([dict(scenario)])
+    write(_tables(data), frame, target, techniques, sheet)
 
 
 def evaluate(

@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     analyze = commands.add_parser("analyze", help="operators, stages or serving figures of one model on one device")
-    _scenario(analyze)
+    _scenario(analyze, may_be_file=True)
     analyze.add_argument("--by", default="operator", help="operator (default), stage or serving")
     analyze.add_argument("--engine", default="polars", help="polars (default) or duckdb")
     analyze.add_argument("--output", metavar="FILE", help="write every column to FILE (.csv, .parquet, .json)")
@@ -134,19 +134,45 @@ def _parser() -> argparse.ArgumentParser:
     add_commands(commands)
     grid_commands.add_commands(commands)
     survey_commands.add_commands(commands, _scenario, _asked)
-    workbook_commands.add_commands(commands, _scenario, _asked)
+    workbook_commands.add_commands(commands, _scenario, _questions)
     for command in commands.choices.values():
         command.add_argument("--models", metavar="FILE", help="further rows of models (.csv, .json, .parquet)")
     return parser
 
 
-def _scenario(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", help="model id or alias")
-    parser.add_argument("hardware", help="device id or alias")
+def _scenario(parser: argparse.ArgumentParser, may_be_file: bool = False) -> None:
+    parser.add_argument("model", help="model id or alias", nargs="?" if may_be_file else None)
+    parser.add_argument("hardware", help="device id or alias", nargs="?" if may_be_file else None)
+    if may_be_file:
+        parser.add_argument(
+            "--scenarios", metavar="FILE", help="a row per scenario instead (.csv, .xlsx, .parquet, .json); options "
+            "are of every row, columns of your own come back",
+        )  # fmt: skip
     for option in SCENARIO_OPTIONS:
         parser.add_argument(f"--{option}", metavar="N" if option.endswith(("len", "p", "batch", "images")) else "NAME")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="parameter of a technique")
     parser.add_argument("--sheet", default="exact", help="exact (default) or llm_viewer, the paper's accounting")
+
+
+def _questions(options: argparse.Namespace) -> pl.DataFrame | pl.LazyFrame:
+    """Return the scenarios that the arguments or a file of theirs ask."""
+    import polars as pl
+
+    import calc
+    from calc.scenario_files import read_scenarios
+    from calc.tables import load
+
+    if not options.scenarios:
+        if options.model is None or options.hardware is None:
+            raise CalcError("name a MODEL and a HARDWARE, or a file of scenarios with --scenarios")
+        return calc.scenarios(**_asked(options))  # type: ignore[arg-type]
+    frame = read_scenarios(load(), options.scenarios)
+    asked = {k: v for k, v in _asked(options).items() if v is not None}
+    for column in asked:
+        if {column, f"{column}_id"} & set(frame.columns):
+            raise CalcError(f"{column} is said twice: by {options.scenarios} and by the command line")
+    given = {f"{c}_id" if c in ("model", "hardware") else c: v for c, v in asked.items()}
+    return frame.with_columns(**{c: pl.lit(v) for c, v in given.items()})
 
 
 def _asked(options: argparse.Namespace) -> dict[str, object]:
@@ -180,17 +206,18 @@ def _analyze(options: argparse.Namespace) -> None:
 
     for target, endings in ((options.output, WRITERS), (options.report, (".md", ".html"))):
         writable(target, endings)
-    asked = _asked(options)
-    question = calc.scenarios(**asked)  # type: ignore[arg-type]
+    question = _questions(options)
     found = calc.evaluate(question, by=options.by, sheet=options.sheet, engine=options.engine).collect()
     if options.report:
         from calc.report import report
 
-        write_text(options.report, report(asked, options.sheet, Path(options.report).suffix))
+        if options.scenarios:
+            raise CalcError("--report is of one scenario: name a MODEL and a HARDWARE")
+        write_text(options.report, report(_asked(options), options.sheet, Path(options.report).suffix))
     if options.output:
         write(found, options.output)
     if not options.output and not options.report:
-        _print(found, options.by)
+        _print(found, options.by, question.collect_schema().names() if options.scenarios else ())
 
 
 def _explain(options: argparse.Namespace) -> None:
@@ -272,10 +299,10 @@ def _units(table: str) -> dict[str, str]:
     return {str(c["column_name"]): str(c["unit"] or "") for c in load().columns(table)}
 
 
-def _print(found: pl.DataFrame, by: str) -> None:
+def _print(found: pl.DataFrame, by: str, own: Sequence[str] = ()) -> None:
     table = {"operator": "operators", "stage": "stages", "serving": "serving"}[by]
     units = _units(table)
-    print_frame(found.select(c for c in SHOWN[by] if c in found.columns), units=units)
+    print_frame(found.select(*own, *(c for c in SHOWN[by] if c in found.columns)), units=units)
     if by == "operator":
         print("\nEach row is one instance; the model has count of them.")
     for column in ("assumed", "reason"):

@@ -36,7 +36,7 @@ needs_program = pytest.mark.skipif(
 def workbook(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a workbook that chooses from four stacks."""
     target = tmp_path_factory.mktemp("workbook") / "base.xlsx"
-    export(load(), ASKED, str(target), STACKS)
+    export(load(), pl.DataFrame([ASKED]), str(target), STACKS)
     return target
 
 
@@ -88,7 +88,7 @@ def test_stacks_that_add_operators_have_formulas_of_their_own(tmp_path: Path) ->
     """A stack whose operators are others is another program in the same workbook."""
     target = tmp_path / "medusa.xlsx"
     asked = {**ASKED, "technique": "medusa"}
-    export(load(), asked, str(target), ["kv_int8"])
+    export(load(), pl.DataFrame([asked]), str(target), ["kv_int8"])
     assert not list(_differences(target, asked))
 
 
@@ -141,11 +141,35 @@ def test_stacks_of_every_kind_calculate_alike(tmp_path: Path) -> None:
         "early_exit",
         "eagle",
     ]
-    export(load(), ASKED, str(target), stacks)
+    export(load(), pl.DataFrame([ASKED]), str(target), stacks)
     changes = [{"technique": s, "model_id": m} for s, m in zip(
         stacks, itertools.cycle(("meta-llama/Meta-Llama-3.1-8B", "Qwen/Qwen3-30B-A3B", "deepseek-ai/DeepSeek-V3"))
     )]  # fmt: skip
     _recalculated_as_answered(target, changes, tmp_path)
+
+
+@needs_program
+def test_a_workbook_of_scenarios_calculates_the_one_that_is_chosen(tmp_path: Path) -> None:
+    """Rows of a user's own sheet, with sizes left out, formats, techniques, a text that looks like a formula."""
+    target = tmp_path / "rows.xlsx"
+    rows = [
+        {"site": "=2+3", **ASKED, "technique": None, "weight_format": None, "precision": None},
+        {"site": "München", "model_id": "qwen3-30b-a3b", "hardware_id": "a100", "batch": None, "input_len": 800,
+         "output_len": None, "technique": "kv_int8", "weight_format": "nf4", "precision": "w4a16kv16"},
+        {"site": None, "model_id": "opt-125m", "hardware_id": "rtx-4090", "batch": 3, "input_len": None, "output_len": 7,
+         "technique": None, "weight_format": None, "precision": "w8a8kv8"},
+    ]  # fmt: skip
+    frame = pl.DataFrame(rows, infer_schema_length=None)
+    export(load(), frame, str(target))
+    names = names_of(target)
+    files = [edited(target, tmp_path / f"{n}.xlsx", {"scenario": n}, names) for n in (1, 2, 3)]
+    for row, file in zip(rows, recalculated(files, tmp_path), strict=True):
+        said = {c: v for c, v in row.items() if v is not None and c != "site"}
+        assert not list(itertools.islice(_differences(file, said), 8)), row["model_id"]
+    listed = rows_of(target, "Scenarios")
+    assert [r[0] for r in listed[2:]] == ["=2+3", "München", None]
+    wanted = answered(load(), frame, "serving")["ttft_s"].to_list()
+    assert [r[listed[1].index("ttft_s")] for r in listed[2:]] == pytest.approx(wanted, rel=1e-12)
 
 
 def test_inputs_and_results_are_names_and_choices_are_lists(workbook: Path) -> None:
@@ -197,7 +221,7 @@ def test_a_users_text_is_never_a_formula() -> None:
     )
     target = io.BytesIO()
     asked = {**ASKED, "model_id": '=HYPERLINK("http://x")'}
-    export(tables.extended("models", row), asked, target)
+    export(tables.extended("models", row), pl.DataFrame([asked]), target)
     book = openpyxl.load_workbook(target)
     assert book["Inputs"]["B4"].value == '=HYPERLINK("http://x")' and book["Inputs"]["B4"].data_type == "s"
     assert not [c for r in book["Models"].iter_rows() for c in r if c.data_type == "f"]
@@ -207,7 +231,7 @@ def test_the_papers_accounting_is_a_workbook_too(tmp_path: Path) -> None:
     """The other sheet's formulas give its own figures."""
     target = tmp_path / "paper.xlsx"
     asked = {"model_id": "meta-llama/Llama-2-7b-hf", "hardware_id": "llm_viewer/nvidia_A6000", "input_len": 2048}
-    export(load(), asked, str(target), sheet="llm_viewer")
+    export(load(), pl.DataFrame([asked]), str(target), sheet="llm_viewer")
     wanted = answered(load(), pl.DataFrame([asked]), "stage", "llm_viewer").filter(stage="prefill")
     shown = {row[0]: row[1] for row in rows_of(target, "Stages")}
     assert _is_same(shown["Time"], wanted["time_s"][0]) and _is_same(shown["Operations"], wanted["ops"][0])
@@ -224,7 +248,7 @@ def test_mistakes_are_said_and_leave_no_file(tmp_path: Path, capsys: pytest.Capt
         assert said in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
     with pytest.raises(CalcError, match="no scenario column"):
-        export(load(), {**ASKED, "bach": 1}, io.BytesIO())
+        export(load(), pl.DataFrame([{**ASKED, "bach": 1}]), io.BytesIO())
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from functools import partial
 
+import polars as pl
 import streamlit as st
 
 from calc.errors import CalcError
@@ -45,7 +46,9 @@ def workbook(question: Question, version: answers.Version) -> bytes:
     stack = stack_of(str(question["technique"] or ""))
     shorter = ["+".join(stack[:n]) for n in range(1, len(stack))]
     target = io.BytesIO()
-    export(load(version[0]), dict(question.scenario), target, shorter[: MOST_STACKS - 1], question.sheet)
+    export(
+        load(version[0]), pl.DataFrame([dict(question.scenario)]), target, shorter[: MOST_STACKS - 1], question.sheet
+    )
     return target.getvalue()
 
 

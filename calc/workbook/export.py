@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import IO, Any
+from collections.abc import Sequence
+from typing import IO
 
 import polars as pl
 
 from calc.alternatives import NTH_STACK
-from calc.errors import CalcError
+from calc.errors import CalcError, closest
+from calc.evaluation import answered
 from calc.inputs import fact_columns
 from calc.loading import load_sheet
 from calc.patches import stack
@@ -16,12 +17,12 @@ from calc.program import STAGES
 from calc.questions import canonical, prepare, scenario_columns, stack_of
 from calc.results import result_columns
 from calc.tables import FORMATS, NEEDED, Tables
-from calc.workbook.book import Book, Names
+from calc.workbook.book import SHEETS, Book, Names
 from calc.workbook.compute import write_columns, write_sums
-from calc.workbook.inputs import NONE, Inputs, Lookups, entry, write_choice, write_tables
+from calc.workbook.inputs import NONE, SCENARIOS, Inputs, Lookups, entry, write_choice, write_tables
 from calc.workbook.notes import write_notes
 from calc.workbook.programs import Companion, Group, groups_of
-from calc.workbook.results import GROUP, reserve, write_operators, write_serving, write_stages
+from calc.workbook.results import FOREMOST, GROUP, reserve, write_operators, write_serving, write_stages
 from calc.workbook.values import Value, value_of
 
 MOST_STACKS = 8
@@ -30,26 +31,31 @@ MOST_STACKS = 8
 
 def export(
     tables: Tables,
-    scenario: Mapping[str, Any],
+    scenarios: pl.DataFrame,
     target: str | IO[bytes],
     techniques: Sequence[str] = (),
     sheet: str = "exact",
 ) -> None:
-    """Write a workbook that calculates one scenario; ``target`` is a path or a binary file.
+    """Write a workbook that calculates a scenario, of several the one that is chosen in it.
 
-    Its inputs can be changed, its technique to none, to the scenario's own and to those of ``techniques``, each a
-    stack such as ``a+b``. Raises CalcError and its kinds for what cannot be asked.
+    ``target`` is a path or a binary file. Its inputs can be changed, its technique to none, to the scenarios' own and
+    to those of ``techniques``, each a stack such as ``a+b``. Raises CalcError and its kinds for what cannot be asked.
     """
+    scenario = scenarios.row(0, named=True)
     own = str(scenario.get("technique") or "")
-    stacks = list(dict.fromkeys(["", *([own] if own else []), *techniques]))
+    others = scenarios["technique"].drop_nulls() if "technique" in scenarios.columns else ()
+    stacks = list(dict.fromkeys(["", *(s for s in (*others, *techniques) if s)]))
     if len(stacks) > MOST_STACKS + 1:
         raise CalcError(f"{len(stacks) - 1} stacks of techniques: a workbook chooses from at most {MOST_STACKS}")
-    said = _said(tables, scenario)
+    listed = _listed(tables, scenarios, sheet) if scenarios.height > 1 else None
+    said = _said(tables, scenarios)
     groups = groups_of(tables, [stack_of(s) for s in stacks], sheet)
-    book = Book(target)
+    book = Book(target, SHEETS if listed is None else (SHEETS[0], SCENARIOS, *SHEETS[1:]))
     places = reserve(book, tables, list(groups[0].answers.rows[0].values))
     lists = write_tables(book, tables)
     inputs = Inputs(book, tables, lists, [s or NONE for s in stacks])
+    if listed is not None:
+        inputs.list_scenarios(listed)
     inputs.write(said, {c for c, v in scenario.items() if v is not None}, _parameters(tables, stacks))
     names = inputs.names
     replaced = [load_sheet(tables, sheet, stack_of(s)).replaced for s in stacks]
@@ -71,18 +77,24 @@ def export(
     book.close()
 
 
-def _said(tables: Tables, scenario: Mapping[str, Any]) -> dict[str, Value]:
-    """Return the value of every input of a scenario, with what is absent filled in."""
-    known = scenario_columns(tables)
-    for column in scenario:
-        if column not in known:
-            raise CalcError(f"{column!r} is no scenario column")
-    frame = pl.DataFrame([dict(scenario)])
-    questions = prepare(tables, frame, result_columns(tables, "serving"))
-    row = questions.configurations.row(0, named=True)
+def _said(tables: Tables, scenarios: pl.DataFrame) -> dict[str, Value]:
+    """Return the value of every input of the first scenario, with what is absent filled in."""
+    known, first = scenario_columns(tables), scenarios.head(1)
+    unknown = next((c for c in first.columns if c not in known), None)
+    if unknown is not None and scenarios.height == 1:
+        raise CalcError(f"{unknown!r} is no scenario column{closest(unknown, known)}")
+    row = prepare(tables, first, result_columns(tables, "serving")).configurations.row(0, named=True)
     found = {c: row.get(c) for c in known}
-    device = canonical(tables, frame, "hardware_id")[0]
-    return found | {"hardware_id": device, "precision": scenario.get("precision") or NEEDED["precisions"]}
+    precision = first["precision"][0] if "precision" in first.columns else None
+    device = canonical(tables, first, "hardware_id")[0]
+    return found | {"hardware_id": device, "precision": precision or NEEDED["precisions"]}
+
+
+def _listed(tables: Tables, scenarios: pl.DataFrame, sheet: str) -> pl.DataFrame:
+    """Return scenarios with ids as the tables spell them, their own columns, and the foremost answers to each."""
+    found = answered(tables, scenarios, "serving", sheet, [*scenarios.columns, *FOREMOST])
+    ids = {c: canonical(tables, scenarios, c) for c in ("model_id", "hardware_id")}
+    return found.with_columns(**ids).select(*scenarios.columns, *(c for c in FOREMOST if c in found.columns))
 
 
 def _parameters(tables: Tables, stacks: Sequence[str]) -> list[str]:

@@ -11,9 +11,9 @@ from xlsxwriter.utility import xl_range_abs
 
 from calc.formula import name
 from calc.inputs import fact_columns
-from calc.questions import ATTENTIONS, UNNAMED, model_parameters, scenario_columns
+from calc.questions import ATTENTIONS, UNNAMED, defaults, model_parameters, scenario_columns
 from calc.sheet import REPLACED
-from calc.tables import FORMATS, Tables
+from calc.tables import FORMATS, NEEDED, Tables
 from calc.workbook.book import Book, Names, number_format
 from calc.workbook.formulas import quoted
 from calc.workbook.values import Value
@@ -31,6 +31,10 @@ TOLD, MEANING = 8, 9
 """Columns of the sheet *Inputs* that say the name of an input and what it is."""
 HEADED = 3
 """Rows of the sheet *Inputs* above its first input."""
+SCENARIOS = "Scenarios"
+PLAIN = (str, bool, int, float, type(None))
+USUAL = {"technique": NONE, "attention": ATTENTIONS[0], "precision": NEEDED["precisions"]}
+"""What an absent text of a scenario means."""
 INPUT = {"bg_color": "#FFF8DC", "align": "left", "border": 1, "border_color": "#B0A060", "locked": False}
 HEAD = {"bold": True, "bottom": 1}
 TITLE = {"bold": True, "font_size": 14}
@@ -78,10 +82,12 @@ class Inputs:
         self.book, self.tables, self.lists, self.stacks = book, tables, lists, stacks
         self.names = Names()
         self._page = book.sheets["Inputs"]
+        self._listed: Table | None = None
 
     def write(self, said: Mapping[str, Value], given: set[str], parameters: Sequence[str]) -> None:
         """Write a question: ``said`` has every input's value, ``given`` names those that were not left out."""
         self._head()
+        self._choose_scenario()
         known = scenario_columns(self.tables)
         own = [str(c["column_name"]) for c in self.tables.columns("scenarios")]
         for column in [*own, *parameters]:
@@ -98,6 +104,33 @@ class Inputs:
             self._page.set_column(at, at, width)
         self._page.freeze_panes(HEADED, 0)
 
+    def list_scenarios(self, frame: pl.DataFrame) -> None:
+        """Write scenarios on a sheet of their own; the inputs are then those of the row that is chosen."""
+        self._listed = Table(SCENARIOS, frame)
+        page = self.book.sheets[SCENARIOS]
+        note = "What you gave, and the answers when this was written: Inputs calculates the row that is chosen there."
+        for at, column in enumerate(frame.columns):
+            self.book.write(SCENARIOS, 0, at, note if not at else None)
+            self.book.write(SCENARIOS, 1, at, column, self.book.format(**HEAD))
+            for row, value in enumerate(frame[column]):
+                self.book.write(SCENARIOS, FIRST + row, at, value if isinstance(value, PLAIN) else str(value))
+        page.set_column(0, frame.width - 1, 18)
+        page.freeze_panes(FIRST, 0)
+        page.autofilter(1, 0, FIRST + frame.height - 1, frame.width - 1)
+
+    def _choose_scenario(self) -> None:
+        """Write which scenario is calculated."""
+        if self._listed is None:
+            return
+        row, last = self.book.row("Inputs"), self._listed.frame.height
+        self.names.put("scenario", self.book.name("scenario", "Inputs", row, VALUE), 1.0, False)
+        self.book.write("Inputs", row, VALUE, 1.0, self.book.format(**INPUT))
+        for at, text in ((LABEL, "Scenario"), (TOLD, "scenario"), (MEANING, "Row of the sheet Scenarios, from 1 on")):
+            self.book.write("Inputs", row, at, text)
+        self._page.data_validation(
+            row, VALUE, row, VALUE, {"validate": "integer", "criteria": "between", "minimum": 1, "maximum": last}
+        )
+
     def _head(self) -> None:
         book = self.book
         book.write("Inputs", book.row("Inputs"), LABEL, "LLM inference calculator", book.format(**TITLE))
@@ -112,25 +145,41 @@ class Inputs:
 
     def _cell(self, row: int, column: str, value: Value, given: set[str], form: Any) -> None:
         name = self.book.name(column, "Inputs", row, VALUE)
-        derived = None if column in given else self._of_precision(column, "weight_format" in given)
         if column == "technique":
             value = value or NONE
+        derived = self._of_precision(column, "weight_format" in given)
+        if self._listed is not None and column in self._listed.frame.columns:
+            derived = self._of_scenario(column, derived)
+        elif column in given:
+            derived = None
         if derived is None:
             self.book.write("Inputs", row, VALUE, value, form)
         else:
             self.book.formula("Inputs", row, VALUE, derived, value, form)
         self.names.put(column, name, value, column in UNNAMED)
 
+    def _of_scenario(self, column: str, derived: str | None) -> str:
+        """Return how an input follows from the chosen scenario; what that leaves empty is as everywhere."""
+        if self._listed is None:
+            raise ValueError("there are no scenarios to choose from")
+        found = f"INDEX({self._listed.column(column)},scenario)"
+        usual = defaults(self.tables).get(column, USUAL.get(column))
+        nothing = quoted(str(usual)) if isinstance(usual, str) else "NA()" if usual is None else f"{usual:g}"
+        return f"IF(ISBLANK({found}),{derived or nothing},{found})"
+
     def _of_precision(self, column: str, has_weights: bool) -> str | None:
         """Return how a format follows from the precision, where it does."""
         if column not in FORMATS:
             return None
-        if column == "expert_format" and has_weights:
+        if column == "expert_format" and has_weights and self._listed is None:
             return "weight_format"
         table = self.lists["precisions"]
         found = f"INDEX({table.column(column)},MATCH(precision,{table.column('precision_id')},0))"
         otherwise = "NA()" if column in UNNAMED else "weight_format"
-        return f"IF(ISBLANK({found}),{otherwise},{found})"
+        text = f"IF(ISBLANK({found}),{otherwise},{found})"
+        if column == "expert_format" and self._listed is not None and "weight_format" in self._listed.frame.columns:
+            return f"IF(ISBLANK(INDEX({self._listed.column('weight_format')},scenario)),{text},weight_format)"
+        return text
 
     def _describe(self, row: int, column: str, rule: Mapping[str, object]) -> None:
         book = self.book
