@@ -215,7 +215,7 @@ def _analyze(options: argparse.Namespace) -> None:
             raise CalcError("--report is of one scenario: name a MODEL and a HARDWARE")
         write_text(options.report, report(_asked(options), options.sheet, Path(options.report).suffix))
     if options.output:
-        write(found, options.output)
+        write(found, options.output, options.sheet)
     if not options.output and not options.report:
         _print(found, options.by, question.collect_schema().names() if options.scenarios else ())
 

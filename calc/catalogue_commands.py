@@ -41,6 +41,9 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     describe.add_argument("--output", metavar="FILE", help="write the bill to FILE (.csv, .parquet, .json)")
     describe.set_defaults(run=_describe)
 
+    package = commands.add_parser("datapackage", help="the tables of facts described for others: datapackage.json")
+    package.set_defaults(run=_datapackage)
+
     imports = commands.add_parser(
         "import", help="make a row of a config.json, a model's folder, a GGUF file, a hub name"
     )
@@ -76,6 +79,13 @@ def _list(options: argparse.Namespace) -> None:
         columns.insert(2, column)
     units = {str(c["column_name"]): str(c["unit"] or "") for c in load().columns(options.table)}
     print_frame(found.select(columns), units=units)
+
+
+def _datapackage(options: argparse.Namespace) -> None:
+    from calc.described import datapackage
+    from calc.tables import load
+
+    print(json.dumps(datapackage(load()), indent=1, ensure_ascii=False))
 
 
 def _describe(options: argparse.Namespace) -> None:
@@ -201,5 +211,7 @@ def _write_rows(rows: Sequence[Mapping[str, object]], columns: list[str], target
     import polars as pl
 
     write(
-        pl.DataFrame({c: [r.get(c) for r in rows] for c in columns}, schema=dict.fromkeys(columns, pl.String)), target
+        pl.DataFrame({c: [r.get(c) for r in rows] for c in columns}, schema=dict.fromkeys(columns, pl.String)),
+        target,
+        is_answer=False,
     )

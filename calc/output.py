@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -78,9 +79,16 @@ def aside(target: str) -> Iterator[str]:
         part.unlink(missing_ok=True)
 
 
-def write(frame: pl.DataFrame, target: str) -> None:
-    """Write a frame to a file in the format of its ending."""
+def write(frame: pl.DataFrame, target: str, sheet: str = "exact", is_answer: bool = True) -> None:
+    """Write a frame to a file in the format of its ending.
+
+    An answer says what its columns mean, their units, and which version of formulas and facts gave them: Parquet in its
+    metadata, CSV in a Frictionless resource beside it (``answers.csv``, ``answers.resource.json``).
+    """
     import polars as pl
+
+    from calc.described import metadata, resource
+    from calc.tables import load
 
     ending = Path(target).suffix.lower()
     try:
@@ -88,9 +96,13 @@ def write(frame: pl.DataFrame, target: str) -> None:
             if ending == ".csv":
                 frame.write_csv(part)
             elif ending == ".parquet":
-                frame.write_parquet(part)
+                frame.write_parquet(part, metadata=metadata(load(), frame.columns, sheet) if is_answer else None)
             else:
                 frame.write_json(part)
+        if ending == ".csv" and is_answer:
+            path = Path(target)
+            told = json.dumps(resource(load(), frame, path, sheet), indent=1, ensure_ascii=False)
+            write_text(str(path.with_name(f"{path.stem}.resource.json")), told)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         reason = str(error).splitlines()[0]
         raise CalcError(f"{target}: a column has a type that {ending} cannot hold ({reason})") from error

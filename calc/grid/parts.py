@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ import polars as pl
 
 import calc
 from calc.axes import product
+from calc.described import digest, hash_of
 from calc.errors import CalcError
 from calc.evaluation import request
 from calc.grid.conditions import Conditions
@@ -130,11 +129,11 @@ class Plan:
     def hash(self, part: Part) -> str:
         """Return a hash of everything that a part's content rests on: facts, formulas, questions, version."""
         if self.spec.rows is None:
-            asked = _digest(self.configurations.slice(part.first, part.n))
+            asked = digest(self.configurations.slice(part.first, part.n))
         else:
-            asked = _digest(self._rows_of(part.model_id).slice(part.first, part.n))
-        model = _digest(self.tables["models"].filter(model_id=part.model_id))
-        return _hash([*self._alike, model, asked])
+            asked = digest(self._rows_of(part.model_id).slice(part.first, part.n))
+        model = digest(self.tables["models"].filter(model_id=part.model_id))
+        return hash_of([*self._alike, model, asked])
 
     @cached_property
     def _alike(self) -> list[object]:
@@ -144,7 +143,7 @@ class Plan:
         found += [self._device_ids(), *(facts[t] for t in tables)]
         if any(self.stacks) and model_parameters(self.tables):
             # a technique may ask a further model
-            found.append(_digest(self.tables["models"]))
+            found.append(digest(self.tables["models"]))
         return found
 
     def described(self) -> dict[str, Any]:
@@ -161,15 +160,15 @@ class Plan:
     def sheets(self) -> dict[str, str]:
         """Return a hash of the formulas of each stack of techniques."""
         sheets = {s: load_sheet(self.tables, self.spec.sheet, s) for s in self.stacks}
-        return {"+".join(s): _hash(sheet.rows) for s, sheet in sheets.items()}
+        return {"+".join(s): hash_of(sheet.rows) for s, sheet in sheets.items()}
 
     @cache  # noqa: B019 - plans are few
     def facts(self) -> dict[str, str]:
         """Return a hash of the rows of each table of facts that answers rest on."""
-        found = {t: _digest(self.tables[t]) for t in ("formats", "precisions", "parameters")}
+        found = {t: digest(self.tables[t]) for t in ("formats", "precisions", "parameters")}
         asked = {"models": self.spec.models(), "hardware": self._device_ids()}
         for table, ids in asked.items():
-            found[table] = _digest(self.tables[table].filter(pl.first().is_in(ids)))
+            found[table] = digest(self.tables[table].filter(pl.first().is_in(ids)))
         return found
 
     def _device_ids(self) -> list[str]:
@@ -294,11 +293,3 @@ def _compact(column: pl.Series, texts: set[str]) -> pl.Series:
     if column.name in texts and column.dtype == pl.String:
         return column.cast(pl.Enum(column.drop_nulls().unique(maintain_order=True)))
     return column.cast(pl.Int32) if column.dtype == pl.Int64 else column
-
-
-def _hash(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _digest(frame: pl.DataFrame) -> str:
-    return hashlib.sha256(frame.write_csv().encode()).hexdigest()

@@ -13,6 +13,8 @@ import streamlit as st
 from altair.utils.schemapi import disable_debug_mode
 
 from calc.charts import Chart
+from calc.described import metadata
+from calc.tables import load
 from calc.ui.answers import Word
 from calc.ui.tables import as_read
 
@@ -102,7 +104,7 @@ def _csv(frame: pl.DataFrame) -> bytes:
 
 def _parquet(frame: pl.DataFrame) -> bytes:
     file = io.BytesIO()
-    frame.write_parquet(file)
+    frame.write_parquet(file, metadata=metadata(load(), frame.columns))
     return file.getvalue()
 
 
