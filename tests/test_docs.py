@@ -42,9 +42,7 @@ def test_readme_commands_run(run: Run, command: str, demo: Path, tmp_path: Path)
         assert run("import", "config.json", "--id", "me/mine", "--save", "mine.csv").returncode == 0
     if ("grid" in command.split() and "demo" not in command) or "--grid" in command:
         shutil.copytree(demo, here / "grid")
-    done = run(
-        *[w.replace("sql/", str(ROOT / "sql") + "/") if w.startswith("sql/") else w for w in shlex.split(command)]
-    )
+    done = run(*[str(ROOT / w) if w.startswith(("sql/", "data/")) else w for w in shlex.split(command)])
     assert done.returncode == 0, done.stderr
     assert done.stdout or list((tmp_path / "cwd").iterdir())
 
