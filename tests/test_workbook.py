@@ -157,14 +157,16 @@ def test_a_workbook_of_scenarios_calculates_the_one_that_is_chosen(tmp_path: Pat
         {"site": "München", "model_id": "qwen3-30b-a3b", "hardware_id": "a100", "batch": None, "input_len": 800,
          "output_len": None, "technique": "kv_int8", "weight_format": "nf4", "precision": "w4a16kv16"},
         {"site": None, "model_id": "opt-125m", "hardware_id": "rtx-4090", "batch": 3, "input_len": None, "output_len": 7,
-         "technique": None, "weight_format": None, "precision": "w8a8kv8"},
+         "technique": "", "weight_format": None, "precision": "w8a8kv8"},
     ]  # fmt: skip
-    frame = pl.DataFrame(rows, infer_schema_length=None)
+    frame = pl.DataFrame(rows, infer_schema_length=None).with_columns(
+        ratio=pl.Series([1e-15, float("nan"), float("inf")])
+    )
     export(load(), frame, str(target))
     names = names_of(target)
     files = [edited(target, tmp_path / f"{n}.xlsx", {"scenario": n}, names) for n in (1, 2, 3)]
     for row, file in zip(rows, recalculated(files, tmp_path), strict=True):
-        said = {c: v for c, v in row.items() if v is not None and c != "site"}
+        said = {c: v for c, v in row.items() if v not in (None, "") and c != "site"}
         assert not list(itertools.islice(_differences(file, said), 8)), row["model_id"]
     listed = rows_of(target, "Scenarios")
     assert [r[0] for r in listed[2:]] == ["=2+3", "München", None]

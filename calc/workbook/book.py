@@ -6,6 +6,7 @@ import re
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 
 import xlsxwriter
@@ -109,8 +110,9 @@ class Book:
             page.write_blank(row, column, None, form)
         elif isinstance(value, bool):
             page.write_boolean(row, column, value, form)
-        elif isinstance(value, str):
-            page.write_string(row, column, value, form)
+        elif isinstance(value, str) or not isfinite(value):
+            # a workbook has no number for infinity, nor one for what is none
+            page.write_string(row, column, str(value), form)
         else:
             page.write_number(row, column, value, form)
 

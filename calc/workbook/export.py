@@ -25,6 +25,8 @@ from calc.workbook.programs import Companion, Group, groups_of
 from calc.workbook.results import FOREMOST, GROUP, reserve, write_operators, write_serving, write_stages
 from calc.workbook.values import Value, value_of
 
+MOST_ROWS = 1_000_000
+"""Scenarios that a workbook lists: a sheet has some more rows."""
 MOST_STACKS = 8
 """Stacks of techniques that a workbook may choose from, beside none."""
 
@@ -92,9 +94,16 @@ def _said(tables: Tables, scenarios: pl.DataFrame) -> dict[str, Value]:
 
 def _listed(tables: Tables, scenarios: pl.DataFrame, sheet: str) -> pl.DataFrame:
     """Return scenarios with ids as the tables spell them, their own columns, and the foremost answers to each."""
+    if scenarios.height > MOST_ROWS:
+        raise CalcError(
+            f"{scenarios.height:,} scenarios: a sheet has at most {MOST_ROWS:,} rows; ask for CSV or Parquet"
+        )
     found = answered(tables, scenarios, "serving", sheet, [*scenarios.columns, *FOREMOST])
     ids = {c: canonical(tables, scenarios, c) for c in ("model_id", "hardware_id")}
-    return found.with_columns(**ids).select(*scenarios.columns, *(c for c in FOREMOST if c in found.columns))
+    texts = [c for c, rule in scenario_columns(tables).items() if rule["dtype"] == "text" and c in found.columns]
+    # a text of nothing is no cell left empty
+    told = found.with_columns(**ids).with_columns(pl.col(c).cast(pl.String).replace("", None) for c in texts)
+    return told.select(*scenarios.columns, *(c for c in FOREMOST if c in found.columns))
 
 
 def _parameters(tables: Tables, stacks: Sequence[str]) -> list[str]:
