@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     _scenario(analyze, may_be_file=True)
     analyze.add_argument("--by", default="operator", help="operator (default), stage or serving")
     analyze.add_argument("--engine", default="polars", help="polars (default) or duckdb")
-    analyze.add_argument("--output", metavar="FILE", help="write every column to FILE (.csv, .parquet, .json)")
+    analyze.add_argument("--output", metavar="FILE", help="write every column to FILE (.csv, .parquet, .xlsx, .json)")
     analyze.add_argument("--report", metavar="FILE", help="write the whole analysis as one document (.md, .html)")
     analyze.set_defaults(run=_analyze)
 
@@ -123,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     sql.add_argument("--file", help="read the SELECT from a file")
     sql.add_argument("--param", action="append", default=[], metavar="NAME=VALUE", help="value of $NAME in the query")
     sql.add_argument("--grid", metavar="DIR", help="ask a dataset that the command grid wrote")
-    sql.add_argument("--output", metavar="FILE", help="write the result to FILE (.csv, .parquet, .json)")
+    sql.add_argument("--output", metavar="FILE", help="write the result to FILE (.csv, .parquet, .xlsx, .json)")
     sql.set_defaults(run=_sql)
 
     check = commands.add_parser(

@@ -33,12 +33,14 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         listing = commands.add_parser(table, help=f"list the {table}")
         listing.add_argument("--like", default="", help="only those whose id, alias or family contains this")
         listing.add_argument("--sort", metavar="COLUMN", help="greatest first by this column; -COLUMN: least first")
-        listing.add_argument("--output", metavar="FILE", help="write every column to FILE (.csv, .parquet, .json)")
+        listing.add_argument(
+            "--output", metavar="FILE", help="write every column to FILE (.csv, .parquet, .xlsx, .json)"
+        )
         listing.set_defaults(run=_list, table=table, key=key)
 
     describe = commands.add_parser("describe", help="a model's bill: parts, operators, parameters, cache per token")
     describe.add_argument("model", help="model id or alias")
-    describe.add_argument("--output", metavar="FILE", help="write the bill to FILE (.csv, .parquet, .json)")
+    describe.add_argument("--output", metavar="FILE", help="write the bill to FILE (.csv, .parquet, .xlsx, .json)")
     describe.set_defaults(run=_describe)
 
     package = commands.add_parser("datapackage", help="the tables of facts described for others: datapackage.json")

@@ -44,7 +44,7 @@ def resource(tables: Tables, frame: pl.DataFrame, file: Path, sheet: str = "exac
 
 def metadata(tables: Tables, columns: Sequence[str], sheet: str = "exact") -> dict[str, str]:
     """Return what a Parquet file says of itself: ``units``, ``labels`` and ``calc``, each as JSON."""
-    known = {c: _words(tables)[c] for c in columns if c in _words(tables)}
+    known = {c: words(tables)[c] for c in columns if c in words(tables)}
     units = {c: str(rule["unit"]) for c, rule in known.items() if rule["unit"]}
     labels = {c: str(rule["label"]) for c, rule in known.items()}
     told = {"units": units, "labels": labels, "calc": origin(tables, sheet)}
@@ -67,7 +67,7 @@ def _hashes(tables: Tables, sheet: str) -> dict[str, str]:
 
 
 @lru_cache(maxsize=16)
-def _words(tables: Tables) -> dict[str, dict[str, object]]:
+def words(tables: Tables) -> dict[str, dict[str, object]]:
     """Return the dictionary's row of each name: the same quantity and unit has the same name everywhere."""
     found: dict[str, dict[str, object]] = {}
     every = [*RESULTS, *(str(t) for t in tables.dictionary["table_name"].unique(maintain_order=True))]
@@ -78,7 +78,7 @@ def _words(tables: Tables) -> dict[str, dict[str, object]]:
 
 
 def _named(tables: Tables, column: str, dtype: str) -> dict[str, Any]:
-    rule, kind = _words(tables).get(column), _of_polars(dtype)
+    rule, kind = words(tables).get(column), _of_polars(dtype)
     # a user's own column may bear a name of the dictionary and hold something else
     if rule is None or TYPES[str(rule["dtype"])] != kind:
         return {"name": column, "type": kind}

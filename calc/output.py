@@ -14,7 +14,7 @@ from calc.errors import CalcError
 if TYPE_CHECKING:
     import polars as pl
 
-WRITERS = (".csv", ".parquet", ".json")
+WRITERS = (".csv", ".parquet", ".json", ".xlsx")
 
 
 def print_frame(
@@ -89,12 +89,15 @@ def write(frame: pl.DataFrame, target: str, sheet: str = "exact", is_answer: boo
 
     from calc.described import metadata, resource
     from calc.tables import load
+    from calc.workbook.tables import write_table
 
     ending = Path(target).suffix.lower()
     try:
         with aside(target) as part:
             if ending == ".csv":
                 frame.write_csv(part)
+            elif ending == ".xlsx":
+                write_table(load(), frame, part)
             elif ending == ".parquet":
                 frame.write_parquet(part, metadata=metadata(load(), frame.columns, sheet) if is_answer else None)
             else:

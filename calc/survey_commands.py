@@ -28,7 +28,7 @@ def add_commands(
     figure = commands.add_parser("figure", help="a table or figure of the survey: its rows, or its chart")
     figure.add_argument("name", help="such as 8, figure_8 or table_1")
     figure.add_argument(
-        "--output", metavar="FILE", help="the chart (.png, .svg, .html) or the rows (.csv, .parquet, .json)"
+        "--output", metavar="FILE", help="the chart (.png, .svg, .html) or the rows (.csv, .parquet, .xlsx, .json)"
     )
     figure.set_defaults(run=_figure)
 
@@ -36,7 +36,7 @@ def add_commands(
     scenario(helps)
     helps.add_argument("--by", default="throughput", help=f"rank by {', '.join(CHANGES)}; throughput if absent")
     helps.add_argument("--top", type=int, metavar="N", help="only the first N")
-    helps.add_argument("--output", metavar="FILE", help="write every column to FILE (.csv, .parquet, .json)")
+    helps.add_argument("--output", metavar="FILE", help="write every column to FILE (.csv, .parquet, .xlsx, .json)")
     helps.set_defaults(run=lambda options: _helps(options, asked))
 
 

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import polars as pl
-import polars.selectors as cs
 import streamlit as st
 from altair.utils.schemapi import disable_debug_mode
 
@@ -17,11 +16,10 @@ from calc.described import metadata
 from calc.tables import load
 from calc.ui.answers import Word
 from calc.ui.tables import as_read
+from calc.workbook.tables import MOST_ROWS, write_table
 
 # Altair's check of its own specifications takes longer than all else that is drawn: tests do it once for each chart
 disable_debug_mode()
-SHEET_ROWS = 1_048_575
-"""Rows that a sheet of a spreadsheet has below its header."""
 SCALE = 2
 
 
@@ -110,7 +108,7 @@ def _parquet(frame: pl.DataFrame) -> bytes:
 
 def _xlsx(frame: pl.DataFrame) -> bytes:
     file = io.BytesIO()
-    frame.head(SHEET_ROWS).write_excel(file, column_formats={cs.numeric(): "General"}, freeze_panes="A2")
+    write_table(load(), frame.head(MOST_ROWS), file)
     return file.getvalue()
 
 
