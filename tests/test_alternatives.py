@@ -61,9 +61,13 @@ def _both(monkeypatch: pytest.MonkeyPatch, asked: pl.DataFrame, by: str, columns
     return together, answered(load(), asked, by, columns=columns, engine=engine)
 
 
-@pytest.mark.parametrize(("model", "nth"), [("deepseek-ai/DeepSeek-V3", 3), ("Qwen/Qwen3-Next-80B-A3B-Instruct", 1)])
+DEEPSEEK, QWEN = "deepseek-ai/DeepSeek-V3", "Qwen/Qwen3-Next-80B-A3B-Instruct"
+ALL = [pytest.param(DEEPSEEK, 1, marks=pytest.mark.slow), pytest.param(QWEN, 1, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize(("model", "nth"), [(DEEPSEEK, 6), (QWEN, 4), *ALL])
 def test_every_technique_together_answers_as_alone(model: str, nth: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Serving figures of 112 questions, of which most share a program, on models with many kinds of layers."""
+    """Serving figures of some techniques, or of all, most of which share a program, on models of many layers."""
     together, alone = _both(monkeypatch, _asked(model, _techniques()[::nth]), "serving", SERVING)
     assert not _differ(together, alone)
 
@@ -82,7 +86,7 @@ def test_stacks_of_several_techniques_together_answer_at_every_grain(by: str, mo
 
 def test_duckdb_answers_stacks_together_as_polars(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both engines run the program of many stacks."""
-    asked = _asked("google/gemma-2-27b", _techniques()[:20])
+    asked = _asked("google/gemma-2-27b", _techniques()[:12])
     duck, alone = _both(monkeypatch, asked, "serving", SERVING, "duckdb")
     assert not _differ(duck, alone)
 
