@@ -253,6 +253,10 @@ def test_mistakes_are_said_and_leave_no_file(tmp_path: Path, capsys: pytest.Capt
         assert main(["export", "Qwen/Qwen3-8B", "nvidia_h100_sxm", "--output", str(target), *more]) == 2
         assert said in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+    for command in ("export", "analyze"):
+        # a folder where nothing can be made, not even by root
+        assert main([command, "opt-125m", "nvidia_h100_sxm", "--output", "/proc/x.xlsx"]) == 2
+        assert "cannot be written" in capsys.readouterr().err
     with pytest.raises(CalcError, match="no scenario column"):
         export(load(), pl.DataFrame([{**ASKED, "bach": 1}]), io.BytesIO())
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import ChainMap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 
 import xlsxwriter
+from xlsxwriter.exceptions import FileCreateError
 from xlsxwriter.format import Format
 from xlsxwriter.utility import xl_rowcol_to_cell
 from xlsxwriter.worksheet import Worksheet
@@ -144,7 +146,17 @@ class Book:
             page.set_paper(9)
             page.fit_to_pages(1, 0)
             page.set_footer(f"&L{title}&RPage &P of &N")
-        self.file.close()
+        with written():
+            self.file.close()
+
+
+@contextmanager
+def written() -> Iterator[None]:
+    """Raise OSError, as every writer does, where a workbook's file cannot be made."""
+    try:
+        yield
+    except FileCreateError as error:
+        raise OSError(None, str(error)) from error
 
 
 def number_format(unit: str, is_integer: bool = False) -> str:

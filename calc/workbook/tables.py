@@ -11,7 +11,7 @@ import xlsxwriter
 from calc.described import words
 from calc.errors import CalcError
 from calc.tables import Tables
-from calc.workbook.book import number_format
+from calc.workbook.book import number_format, written
 
 MOST_ROWS, MOST_COLUMNS = 1_048_575, 16_384
 """Of a sheet, below its header."""
@@ -37,9 +37,7 @@ def write_table(tables: Tables, frame: pl.DataFrame, target: str | IO[bytes]) ->
     })  # fmt: skip
     metrics = [c for c in frame.columns if c in _results(tables) and frame.schema[c].is_numeric()]
     frame = _writable(frame)
-    with xlsxwriter.Workbook(
-        target, {"strings_to_formulas": False, "strings_to_urls": False, "nan_inf_to_errors": True}
-    ) as book:
+    with written(), xlsxwriter.Workbook(target, OPTIONS) as book:
         _put(book, "Table", frame, units, metrics if frame.height <= MOST_FORMATTED else [])
         if metrics and frame.height * len(metrics) <= MOST_ROWS:
             _put(book, "Pivot", _long(frame, metrics, units), {}, [])
