@@ -105,12 +105,21 @@ def export(
     """
     import polars as pl
 
+    from calc.errors import closest
+    from calc.questions import scenario_columns
     from calc.workbook.export import export as write
 
+    tables = _tables(data)
     if isinstance(scenario, pl.LazyFrame):
         scenario = scenario.collect()
-    frame = scenario if isinstance(scenario, pl.DataFrame) else pl.DataFrame([dict(scenario)])
-    write(_tables(data), frame, target, techniques, sheet)
+    if not isinstance(scenario, pl.DataFrame):
+        # a frame may have columns of its own; in a mapping such a name is a slip
+        known = scenario_columns(tables)
+        for column in scenario:
+            if column not in known:
+                raise ScenarioError(f"{column!r} is no scenario column{closest(column, known)}")
+        scenario = pl.DataFrame([dict(scenario)])
+    write(tables, scenario, target, techniques, sheet)
 
 
 def evaluate(

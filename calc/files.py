@@ -58,6 +58,8 @@ def parse_csv(content: bytes, where: str) -> pl.DataFrame:
         raise DataError([f"{where}: is not UTF-8 at byte {error.start}; save it as UTF-8"]) from error
     except csv.Error as error:
         raise DataError([f"{where}: is not a CSV file: {error}"]) from error
+    if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
+        raise DataError([f"{where}: its header is one field, {header[0]!r}; save it with commas between the fields"])
     for line, row in enumerate(body, start=2):
         if len(row) != len(header):
             raise DataError([f"{where}, row {line}: has {len(row)} fields, the header has {len(header)}"])

@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 from spreadsheet import PROGRAM, edited, names_of, recalculated, rows_of
 
+import calc
 from calc.__main__ import main
 from calc.errors import CalcError
 from calc.evaluation import answered
@@ -258,7 +259,7 @@ def test_mistakes_are_said_and_leave_no_file(tmp_path: Path, capsys: pytest.Capt
         assert main([command, "opt-125m", "nvidia_h100_sxm", "--output", "/proc/x.xlsx"]) == 2
         assert "cannot be written" in capsys.readouterr().err
     with pytest.raises(CalcError, match="no scenario column"):
-        export(load(), pl.DataFrame([{**ASKED, "bach": 1}]), io.BytesIO())
+        calc.export({**ASKED, "bach": 1}, io.BytesIO())
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import IO
 import polars as pl
 
 from calc.alternatives import NTH_STACK
-from calc.errors import CalcError, closest
+from calc.errors import CalcError
 from calc.evaluation import answered
 from calc.inputs import fact_columns
 from calc.loading import load_sheet
@@ -82,9 +82,6 @@ def export(
 def _said(tables: Tables, scenarios: pl.DataFrame) -> dict[str, Value]:
     """Return the value of every input of the first scenario, with what is absent filled in."""
     known, first = scenario_columns(tables), scenarios.head(1)
-    unknown = next((c for c in first.columns if c not in known), None)
-    if unknown is not None and scenarios.height == 1:
-        raise CalcError(f"{unknown!r} is no scenario column{closest(unknown, known)}")
     row = prepare(tables, first, result_columns(tables, "serving")).configurations.row(0, named=True)
     found = {c: row.get(c) for c in known}
     precision = first["precision"][0] if "precision" in first.columns else None
