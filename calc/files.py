@@ -47,18 +47,21 @@ def read_csv(path: Path, violations: list[str], folder: str = "") -> pl.DataFram
         return None
 
 
-def parse_csv(content: bytes, where: str) -> pl.DataFrame:
-    """Return the fields of a CSV as text, as any spreadsheet program saves one; raises DataError, which names it."""
+def parse_csv(content: bytes, where: str, between: str = ",") -> pl.DataFrame:
+    """Return the fields of a CSV as text, as any spreadsheet program saves one; raises DataError, which names it.
+
+    ``between`` is what separates fields.
+    """
     try:
         text = content.decode("utf-8-sig")
         if not text.strip():
             raise DataError([f"{where}: is empty; it needs at least its header row"])
-        header, *body = csv.reader(io.StringIO(text, newline=""), strict=True)
+        header, *body = csv.reader(io.StringIO(text, newline=""), delimiter=between, strict=True)
     except UnicodeDecodeError as error:
         raise DataError([f"{where}: is not UTF-8 at byte {error.start}; save it as UTF-8"]) from error
     except csv.Error as error:
         raise DataError([f"{where}: is not a CSV file: {error}"]) from error
-    if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
+    if between == "," and len(header) == 1 and (";" in header[0] or "\t" in header[0]):
         raise DataError([f"{where}: its header is one field, {header[0]!r}; save it with commas between the fields"])
     for line, row in enumerate(body, start=2):
         if len(row) != len(header):

@@ -65,6 +65,12 @@ def parse_workbook(path: Path, where: str) -> pl.DataFrame:
     return pl.DataFrame({n: _column([row[i] for row in rows]) for i, n in enumerate(names)})
 
 
+def parse_pasted(text: str, where: str) -> pl.DataFrame:
+    """Return rows that were copied from a spreadsheet, or from a CSV, as text; raises DataError."""
+    header = text.lstrip().partition("\n")[0]
+    return parse_csv(text.strip("\r\n").encode(), where, "\t" if "\t" in header else ",")
+
+
 def _column(values: list[object]) -> pl.Series:
     """Return cells as a column; what is of several kinds becomes text."""
     kinds = {type(v) for v in values if v is not None}
@@ -75,8 +81,11 @@ def _column(values: list[object]) -> pl.Series:
     return pl.Series(values)
 
 
-def typed(tables: Tables, frame: pl.DataFrame, where: str) -> pl.DataFrame:
-    """Return rows as scenarios; raises ScenarioError for what is none."""
+def typed(tables: Tables, frame: pl.DataFrame, where: str, first_row: int = 2) -> pl.DataFrame:
+    """Return rows as scenarios; raises ScenarioError for what is none.
+
+    Messages count from ``first_row``: the header is the first row of a spreadsheet.
+    """
     names = [SHORT.get(c.strip(), c.strip()) for c in frame.columns]
     twice = next((n for n in names if names.count(n) > 1), None)
     if twice:
@@ -85,23 +94,23 @@ def typed(tables: Tables, frame: pl.DataFrame, where: str) -> pl.DataFrame:
     if not frame.height:
         raise ScenarioError(f"{where}: has no row below its header")
     known = scenario_columns(tables)
-    found = {c: _typed(frame[c], known[c], where) if c in known else frame[c] for c in frame.columns}
-    return _with_workloads(tables, pl.DataFrame(found), where)
+    found = {c: _typed(frame[c], known[c], where, first_row) if c in known else frame[c] for c in frame.columns}
+    return _with_workloads(tables, pl.DataFrame(found), where, first_row)
 
 
-def _typed(values: pl.Series, rule: Mapping[str, object], where: str) -> pl.Series:
+def _typed(values: pl.Series, rule: Mapping[str, object], where: str, first_row: int) -> pl.Series:
     texts = values.cast(pl.String).str.strip_chars().replace("", None)
     if rule["dtype"] != "number":
         return texts
     numbers = values.cast(pl.Float64) if values.dtype.is_numeric() else texts.cast(pl.Float64, strict=False)
     wrong = (texts.is_not_null() & (numbers.is_null() | numbers.is_nan())).arg_true()
     if wrong.len():
-        # the header is the first row of a spreadsheet
-        raise ScenarioError(f"{where}, row {wrong[0] + 2}, {values.name}: {texts[int(wrong[0])]!r} is not a number")
+        nth = wrong[0] + first_row
+        raise ScenarioError(f"{where}, row {nth}, {values.name}: {texts[int(wrong[0])]!r} is not a number")
     return numbers
 
 
-def _with_workloads(tables: Tables, frame: pl.DataFrame, where: str) -> pl.DataFrame:
+def _with_workloads(tables: Tables, frame: pl.DataFrame, where: str, first_row: int) -> pl.DataFrame:
     if WORKLOAD not in frame.columns:
         return frame
     workloads = tables["workloads"]
@@ -110,7 +119,9 @@ def _with_workloads(tables: Tables, frame: pl.DataFrame, where: str) -> pl.DataF
     unknown = named.is_not_null() & ~named.is_in(ids)
     if unknown.any():
         at = int(unknown.arg_max() or 0)
-        raise ScenarioError(f"{where}, row {at + 2}: unknown workload {named[at]!r}; there are {', '.join(ids)}")
+        raise ScenarioError(
+            f"{where}, row {at + first_row}: unknown workload {named[at]!r}; there are {', '.join(ids)}"
+        )
     sizes = [c for c in ("batch", "input_len", "output_len", "cached_len") if c in workloads.columns]
     brought = pl.DataFrame({WORKLOAD: named}).join(workloads, on=WORKLOAD, how="left", maintain_order="left")
     filled = {c: frame[c].fill_null(brought[c]) if c in frame.columns else brought[c] for c in sizes}

@@ -249,6 +249,40 @@ def test_scenarios_side_by_side() -> None:
     assert "both 0" in at.error[0].value and not charts(at)
 
 
+def test_own_rows_are_pasted() -> None:
+    """With their header, as a spreadsheet copies them; own columns come back; a mistake leaves the rows as they are."""
+    at = opened("compare", many="Your own rows")
+    assert table(at).height == 1
+    at = set_to(
+        at,
+        "own_pasted",
+        f'site\tmodel\thardware\tbatch\tnote\n"O""slo"\t{SMALL}\ta6000\t4\t=1+1\nRom\topt-125m\th100\t\t\n',
+    )
+    shown = table(at)
+    assert shown.select("site", "note").rows() == [('O"slo', "=1+1"), ("Rom", "")]
+    wanted = calc.analyze(SMALL, "a6000", batch=4, by="serving").row(0, named=True)
+    assert shown["ttft_s"][0] / shown["ttft_s"][1] == pytest.approx(
+        wanted["ttft_s"] / calc.analyze(SMALLER, "h100", by="serving")["ttft_s"][0], rel=1e-12
+    )
+    at = set_to(at, "own_pasted", "model\thardware\tbatch\nopt-125m\ta100\t1,5\n")
+    assert "row 2, batch: '1,5' is not a number" in at.error[0].value
+    assert table(at)["site"].to_list() == ['O"slo', "Rom"]
+    at = set_to(at, "own_pasted", "model,hardware\nno-such,a100\n")
+    assert "unknown model 'no-such'" in at.error[0].value
+
+
+def test_own_rows_are_uploaded(tmp_path: Path) -> None:
+    """A workload's sizes are filled in; each kind of file that the command reads."""
+    rows = pl.DataFrame({"model": [SMALLER], "hardware": ["h100"], "workload": ["chat"], "site": ["Bonn"]})
+    for ending, write in (("csv", rows.write_csv), ("parquet", rows.write_parquet)):
+        write(tmp_path / f"mine.{ending}")
+        at = opened("compare", many="Your own rows")
+        at = set_to(at, "own_file", (f"mine.{ending}", (tmp_path / f"mine.{ending}").read_bytes(), "text/plain"))
+        assert table(at).select("site", "input_len").rows() == [("Bonn", 161.0)]
+    at = set_to(at, "own_file", ("mine.xlsx", b"PK", "text/plain"))
+    assert "mine.xlsx: is not a workbook" in at.error[0].value and table(at)["site"].to_list() == ["Bonn"]
+
+
 # survey
 
 

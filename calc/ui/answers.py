@@ -181,10 +181,13 @@ def results(question: Question, by: str) -> list[str]:
     )
 
 
-def can_be_asked(question: Question) -> bool:
-    """Tell whether a question has an answer, without asking it."""
+def can_be_asked(asked: Question | pl.DataFrame) -> bool:
+    """Tell whether a question, or every row of some scenarios, has an answer, without asking it."""
     try:
-        _results(question, "serving", version())
+        if isinstance(asked, pl.DataFrame):
+            request(session.tables(), asked, "serving")
+        else:
+            _results(asked, "serving", version())
     except CalcError:
         return False
     return True

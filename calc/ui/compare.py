@@ -1,4 +1,4 @@
-"""How do whole scenarios differ? Two to four of them side by side, each figure beside the first's."""
+"""How do whole scenarios differ? Two to four side by side, each figure beside the first's, or rows of one's own."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import streamlit as st
 from calc import charts, reproduce
 from calc.display import quantity
 from calc.errors import CalcError
-from calc.ui import answers, share
+from calc.ui import answers, own_scenarios, share
 from calc.ui.answers import Question, Word
 from calc.ui.question import choose
 
 OTHER = "w4a16kv16"
 """What the further scenarios have for a precision at the first visit: that there is a difference to see."""
+OWN = "Your own rows"
 LETTERS = ("A", "B", "C", "D")
 FIGURES = (
     "fits", "ttft_s", "tpot_s", "e2e_s", "tokens_per_s_per_user", "output_tokens_per_s",
@@ -35,13 +36,16 @@ CHARTED = (
 def page() -> None:
     """Draw the page."""
     st.header("Compare")
-    many = int(
-        st.segmented_control("Scenarios", ("2", "3", "4"), default="2", required=True, key="many", bind="query-params")
+    many = st.segmented_control(
+        "Scenarios", ("2", "3", "4", OWN), default="2", required=True, key="many", bind="query-params"
     )
-    letters = LETTERS[:many]
+    if many == OWN:
+        own_scenarios.draw()
+        return
+    letters = LETTERS[: int(many)]
     asked: dict[str, Question] = {}
     found: dict[str, pl.DataFrame] = {}
-    for letter, column in zip(letters, st.columns(many, border=True), strict=True):
+    for letter, column in zip(letters, st.columns(len(letters), border=True), strict=True):
         with column:
             st.subheader(letter)
             # the first is the scenario of the other pages; links to either work for both
@@ -50,7 +54,7 @@ def page() -> None:
                 found[letter] = answers.ask(asked[letter], "serving")
             except CalcError as error:
                 st.error(str(error), title="This question has no answer", icon=":material/error:")
-    if len(found) == many:
+    if len(found) == len(letters):
         _difference(asked, found)
 
 

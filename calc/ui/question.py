@@ -63,6 +63,14 @@ def choose(suffix: str = "", precision: str = PRECISION, own_model: bool = True)
     return asked
 
 
+def usual() -> Question:
+    """Return what a first visit asks."""
+    devices = answers.hardware()["hardware_id"].to_list()
+    device = DEVICE if DEVICE in devices else next(iter(devices), None)
+    said = (("model_id", next(iter(answers.models()["model_id"]), None)), ("hardware_id", device))
+    return Question(tuple((c, v) for c, v in said if v is not None))
+
+
 def _pick(key: str, word: Word, options: Sequence[str], spelled: Mapping[str, str]) -> str | None:
     """Draw a list; the URL may also name an option as ``spelled`` does, by any of its lower-case names."""
     said = st.query_params.get(key, "")
