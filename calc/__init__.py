@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.7.0"
 __all__ = [
-    "CalcError", "DataError", "ScenarioError", "SheetError", "analyze", "build_grid", "connect", "evaluate",
-    "explain", "export", "hardware", "models", "precisions", "read_scenarios", "scenarios", "techniques",
+    "CalcError", "DataError", "ScenarioError", "SheetError", "analyze", "build_grid", "connect", "engine_command",
+    "evaluate", "explain", "export", "hardware", "models", "precisions", "read_scenarios", "scenarios", "techniques",
 ]  # fmt: skip
 
 
@@ -190,6 +190,20 @@ def explain(
     from calc.explanation import explain as explained
 
     return explained(_tables(data), cell, row, stage=stage, part=part, operator=operator, sheet=sheet)
+
+
+def engine_command(scenario: Mapping[str, object], engine: str, data: Folder = None) -> str:
+    """Return the shell lines that start a serving engine (``vllm``, ``sglang``…) for one scenario.
+
+    Comments above the command say what each flag means and what is left out; ``scenario`` has the names that
+    ``scenarios`` takes. Engines and flags are ``data/engines.csv`` and ``data/engine_flags.csv``. Raises CalcError.
+    """
+    from calc.engines import engine_command as command
+
+    asked = scenarios(data, **scenario).collect()
+    if asked.height != 1:
+        raise ScenarioError(f"engine_command takes one scenario, not {asked.height}")
+    return command(_tables(data), asked.row(0, named=True), engine)
 
 
 def connect(grid: str | os.PathLike[str] | None = None, data: Folder = None) -> duckdb.DuckDBPyConnection:

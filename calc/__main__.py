@@ -118,6 +118,11 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--part", help="the part whose operator is meant, where several parts have it")
     explain.set_defaults(run=_explain)
 
+    engines = commands.add_parser("engines", help="command lines that start serving engines for a question")
+    _scenario(engines)
+    engines.add_argument("--engine", metavar="NAME", help="one of data/engines.csv; all of them without")
+    engines.set_defaults(run=_engines)
+
     sql = commands.add_parser("sql", help="a query over every table and view")
     sql.add_argument("query", nargs="?", help="the SELECT")
     sql.add_argument("--file", help="read the SELECT from a file")
@@ -226,6 +231,17 @@ def _explain(options: argparse.Namespace) -> None:
     question = calc.scenarios(**_asked(options))  # type: ignore[arg-type]
     place = {"stage": options.stage, "part": options.part, "operator": options.operator}
     print(calc.explain(options.cell, question, sheet=options.sheet, **place))
+
+
+def _engines(options: argparse.Namespace) -> None:
+    import calc
+    from calc.engines import engine_ids
+    from calc.tables import load
+
+    if options.sheet != "exact":
+        raise CalcError("flags are formulas over the sheet exact: leave --sheet out")
+    wanted = [options.engine] if options.engine else engine_ids(load())
+    print("\n".join(calc.engine_command(_asked(options), engine) for engine in wanted), end="")
 
 
 def _sql(options: argparse.Namespace) -> None:

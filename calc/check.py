@@ -10,6 +10,7 @@ import polars as pl
 
 from calc.catalogue import COUNTS, model_facts
 from calc.database import sql_view
+from calc.engines import check_engines
 from calc.errors import CalcError, DataError, closest
 from calc.formula import is_literal
 from calc.loading import load_sheet, sheet_names
@@ -35,7 +36,7 @@ def check(tables: Tables) -> None:
             continue
         findings += _check_sheet(tables, sheet)
     if not findings:
-        findings += _check_techniques(tables)
+        findings += [*_check_techniques(tables), *check_engines(tables)]
     if findings:
         raise DataError(dict.fromkeys(findings))
 

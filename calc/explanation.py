@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from math import inf
@@ -102,6 +102,17 @@ def explain(
     return explainer.explain(explainer.first_of(_places(loaded, stage, part, operator)), cell, depth)
 
 
+def evaluate_cells(tables: Tables, cells: Iterable[Cell], row: Mapping[str, object]) -> dict[str, object]:
+    """Return the value of each cell of a reader's own, over those of a question's answer on the exact sheet.
+
+    Raises CalcError for a name that means nothing there.
+    """
+    sheet = load_sheet(tables, "exact", stack_of(str(row.get("technique") or "")))
+    scope = Scope("own", {c.name: c for c in cells}, sheet.serving_scope())
+    explainer = _Explainer(tables, sheet, pl.DataFrame([dict(row)]))
+    return explainer.values_of(scope, list(scope.cells))
+
+
 def _places(sheet: Sheet, stage: object, part: object, operator: object) -> list[Scope]:
     """Return the places that a question may mean: an operator's name may stand in several parts."""
     if stage is None and operator is None:
@@ -150,6 +161,10 @@ class _Explainer:
             raise CalcError(f"unknown cell {cell!r} here{closest(cell, scope.known())}")
         self._evaluate(self._lowered(scope, cell, depth, {}))
         return self._explained(scope, cell, depth)
+
+    def values_of(self, scope: Scope, cells: Iterable[str]) -> dict[str, object]:
+        self._evaluate([self.compiler.lower(scope, c) for c in cells])
+        return {c: self._value(scope, c) for c in cells}
 
     def _lowered(self, scope: Scope, cell: str, depth: float, seen: dict[tuple[Scope, str], float]) -> list[Node]:
         """Return the lowered node of a cell and of everything that it reads, to a depth."""

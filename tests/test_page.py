@@ -410,3 +410,13 @@ def test_what_does_not_fit_says_how_much_is_missing() -> None:
     """The shortfall, and the devices that would hold it all."""
     at = opened(model="meta-llama/Meta-Llama-3-70B", hardware="nvidia_h100_sxm")
     assert "weights do not fit" in at.warning[0].value and "2 devices" in at.warning[0].value
+
+
+def test_the_question_as_an_engine_is_started() -> None:
+    """Computed when it is opened; the command of the engine that is chosen."""
+    app = opened()
+    assert not any("vllm serve" in c.value for c in app.code)
+    app = opened(engines="true", engine="SGLang", batch="7", model="facebook/opt-125m")
+    (shown,) = [c.value for c in app.code if c.value.startswith("# SGLang")]
+    asked = {"model": "opt-125m", "hardware": "a6000", "batch": 7, "input_len": 2048, "output_len": 128}
+    assert shown == calc.engine_command(asked, "sglang").strip()

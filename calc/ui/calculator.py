@@ -13,7 +13,7 @@ from calc.display import capacity, quantity
 from calc.errors import CalcError
 from calc.loading import load_sheet
 from calc.questions import stack_of
-from calc.ui import answers, session, share
+from calc.ui import answers, engine_lines, session, share
 from calc.ui.answers import Place, Question, Word
 from calc.ui.formula_bar import formula_bar, go_to
 from calc.ui.question import choose
@@ -71,6 +71,7 @@ def page() -> None:
     _caveats(serving, stages)
     _memory(serving)
     about.caption(_about(question))
+    engine_lines.draw(question)
     _operators(question, stages)
 
 

@@ -12,7 +12,7 @@ from calc.display import quantity
 from calc.errors import CalcError
 from calc.evaluation import answered
 from calc.tables import load
-from calc.ui import answers, session, share
+from calc.ui import answers, engine_lines, session, share
 from calc.ui.answers import Question, Version, Word
 from calc.ui.question import ASKED, model, size, techniques
 
@@ -176,6 +176,7 @@ def _best(ranked: pl.DataFrame, asked: dict[str, Any], limits: dict[str, float |
     st.toggle("Every deployment, not only the best of each device", key="every", bind="query-params")
     share.table(shown.select(SHOWN), _words(), alt="Deployments that keep the limits, the cheapest first", key="best")
     st.caption(f"{accepted.height:,} of {ranked.height:,} deployments keep the limits.")
+    engine_lines.draw(Question(tuple(best.items())))
 
 
 def _rejected(ranked: pl.DataFrame) -> None:
