@@ -5,6 +5,7 @@ Facts are tables, formulas are data, and every answer is a frame::
     import calc
 
     calc.analyze("llama-2-7b", "a6000", batch=1, input_len=2048, by="stage")
+    calc.ask("llama-2-7b", "a6000", batch=1).roofline()
     grid = calc.scenarios(model=["llama-2-7b", "opt-6.7b"], hardware=["a100", "h100"], batch=[1, 8, 64])
     calc.evaluate(grid, by="stage").filter(stage="decode").sort("time_s").collect()
     print(calc.explain("time_s", calc.scenarios(model="llama-2-7b", hardware="a6000"), stage="decode"))
@@ -30,14 +31,16 @@ if TYPE_CHECKING:
 
     from calc.explanation import Explanation
     from calc.grid.build import Built
+    from calc.result import Result
     from calc.tables import Tables
 
     Folder = str | os.PathLike[str] | None
 
 __version__ = "0.7.0"
 __all__ = [
-    "CalcError", "DataError", "ScenarioError", "SheetError", "analyze", "build_grid", "connect", "engine_command",
-    "evaluate", "explain", "export", "hardware", "models", "precisions", "read_scenarios", "scenarios", "techniques",
+    "CalcError", "DataError", "ScenarioError", "SheetError", "analyze", "ask", "build_grid", "connect",
+    "engine_command", "evaluate", "explain", "export", "hardware", "models", "precisions", "read_scenarios",
+    "scenarios", "techniques",
 ]  # fmt: skip
 
 
@@ -170,6 +173,17 @@ def analyze(
     from calc.evaluation import answered
 
     return answered(_tables(data), scenarios(data, **asked), by, sheet, engine=engine)
+
+
+def ask(model: str, hardware: str, sheet: str = "exact", data: Folder = None, **more: object) -> Result:
+    """Return the whole answer to one question: figures, frames, charts, explanations; it shows itself in notebooks.
+
+    ``more`` are further scenario columns: ``batch``, ``input_len``, ``technique``… Raises CalcError and its kinds.
+    """
+    from calc.result import Result
+
+    asked: Mapping[str, Any] = {"model": model, "hardware": hardware, **more}
+    return Result(_tables(data), scenarios(data, **asked).collect(), sheet)
 
 
 def explain(

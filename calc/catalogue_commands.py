@@ -45,6 +45,10 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
     package = commands.add_parser("datapackage", help="the tables of facts described for others: datapackage.json")
     package.set_defaults(run=_datapackage)
+    schema = commands.add_parser("schema", help="the JSON Schema of answers, as --output FILE.json writes them")
+    schema.add_argument("--by", default="serving", help="operator, stage or serving (default)")
+    schema.add_argument("--sheet", default="exact", help="exact (default) or llm_viewer")
+    schema.set_defaults(run=_schema)
 
     imports = commands.add_parser(
         "import", help="make a row of a config.json, a model's folder, a GGUF file, a hub name"
@@ -81,6 +85,13 @@ def _list(options: argparse.Namespace) -> None:
         columns.insert(2, column)
     units = {str(c["column_name"]): str(c["unit"] or "") for c in load().columns(options.table)}
     print_frame(found.select(columns), units=units)
+
+
+def _schema(options: argparse.Namespace) -> None:
+    from calc.described import result_schema
+    from calc.tables import load
+
+    print(json.dumps(result_schema(load(), options.by, options.sheet), indent=1, ensure_ascii=False))
 
 
 def _datapackage(options: argparse.Namespace) -> None:

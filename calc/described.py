@@ -109,6 +109,35 @@ def datapackage(tables: Tables) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def result_schema(tables: Tables, by: str, sheet: str = "exact") -> dict[str, Any]:
+    """Return the JSON Schema of answers as ``--output FILE.json`` writes them: a list of rows of one grain.
+
+    Required is what every answer of the sheet has; a technique may add results, and columns of the reader's own come
+    back. An unknown value is null. Raises CalcError for another grain or sheet.
+    """
+    from calc.evaluation import request
+
+    asked = tables["models"].head(1).select("model_id").with_columns(tables["hardware"]["hardware_id"][:1])
+    given = list(request(tables, asked, by, sheet).results)
+    table = GRAINS[by][0]
+    fields = {str(r["column_name"]): r for t in ("scenarios", table) for r in tables.columns(t)}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema", "title": f"Rows of {table}, sheet {sheet}",
+        "type": "array",
+        "items": {
+            "type": "object", "properties": {name: _property(r) for name, r in fields.items()},
+            "required": ["model_id", "hardware_id", *given],
+        },
+    }  # fmt: skip
+
+
+def _property(rule: dict[str, object]) -> dict[str, Any]:
+    told = {k: v for k, v in _field(rule).items() if k != "name"}
+    kind = "integer" if rule["is_integer"] else told["type"]
+    limits = {k: rule[k] for k in ("minimum", "maximum") if rule[k] is not None}
+    return told | limits | {"type": [kind, "null"]}
+
+
 def _table(tables: Tables, table: str) -> dict[str, Any]:
     rules = [r for r in tables.columns(table) if r["is_file"]]
     keys = [str(r["column_name"]) for r in rules if r["is_key"]]

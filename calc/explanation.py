@@ -75,6 +75,10 @@ class Explanation:
         """Give the whole tree as text."""
         return "\n".join(self.lines())
 
+    def _repr_markdown_(self) -> str:
+        """Show the tree in notebooks."""
+        return f"```text\n{self}\n```"
+
 
 def explain(
     tables: Tables,

@@ -116,15 +116,18 @@ def _markdown(title: str, notes: list[str], sections: list[Section]) -> str:
 def _html(title: str, notes: list[str], sections: list[Section]) -> str:
     body = [f"<h1>{escape(title)}</h1>"] + [f"<p><em>{escape(note)}</em></p>" for note in notes]
     for heading, text, frame in sections:
-        body.append(f"<h2>{escape(heading)}</h2>" + (f"<p>{escape(text)}</p>" if text else ""))
-        body.append(
-            "<table><thead><tr>" + "".join(f"<th>{escape(c)}</th>" for c in frame.columns) + "</tr></thead><tbody>"
-        )
-        body += ["<tr>" + "".join(f"<td>{escape(str(v))}</td>" for v in row) + "</tr>" for row in frame.iter_rows()]
-        body.append("</tbody></table>")
+        body.append(section_html(heading, frame, text))
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         "<style>:root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;max-width:75rem;margin:2rem auto;"
         "padding:0 1rem}table{border-collapse:collapse}th,td{padding:.2rem .8rem .2rem 0;text-align:left;"
         "border-bottom:1px solid #8884}</style></head><body>" + "\n".join(body) + "</body></html>\n"
     )
+
+
+def section_html(heading: str, frame: pl.DataFrame, text: str = "") -> str:
+    """Return a heading and a table of texts as HTML."""
+    head = "".join(f"<th>{escape(c)}</th>" for c in frame.columns)
+    body = "\n".join("<tr>" + "".join(f"<td>{escape(str(v))}</td>" for v in row) + "</tr>" for row in frame.iter_rows())
+    told = f"<p>{escape(text)}</p>" if text else ""
+    return f"<h2>{escape(heading)}</h2>{told}<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>"

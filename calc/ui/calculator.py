@@ -13,6 +13,7 @@ from calc.display import capacity, quantity
 from calc.errors import CalcError
 from calc.loading import load_sheet
 from calc.questions import stack_of
+from calc.result import HELD, held, with_shares
 from calc.ui import answers, engine_lines, session, share
 from calc.ui.answers import Place, Question, Word
 from calc.ui.formula_bar import formula_bar, go_to
@@ -27,11 +28,6 @@ HEADLINES = {
 """Figures of the whole answer at the top, in few words. What a sheet does not have is left out."""
 UTILISATIONS = {"prefill": "mfu", "decode": "mbu"}
 """What a stage should come near to, under what it is bound by."""
-HELD = {
-    "weight_memory_bytes": "weights", "kv_cache_bytes": "KV cache", "activation_peak_bytes": "activations",
-    "reserve_bytes": "reserve",
-}  # fmt: skip
-"""What fills the memory of a device."""
 SERVING = (
     *HEADLINES, *HELD, "fleet_devices", "memory_needed_bytes", "memory_capacity_bytes", "shortfall_bytes",
     "min_devices", "reason",
@@ -144,20 +140,19 @@ def told(frame: pl.DataFrame, column: str) -> list[str]:
 
 def _memory(serving: pl.DataFrame) -> None:
     row = serving.row(0, named=True)
-    held = [(f"{name} {quantity(row[c], 'byte')}", row[c]) for c, name in HELD.items() if row.get(c)]
-    if not held or row.get("memory_capacity_bytes") is None:
+    items = held(serving)
+    if items.is_empty() or row.get("memory_capacity_bytes") is None:
         return
-    frame = pl.DataFrame(held, schema={"item": pl.String, "held_bytes": pl.Float64}, orient="row")
     words = answers.words("serving")
-    drawn = charts.memory_bar(frame, row["memory_capacity_bytes"])
+    drawn = charts.memory_bar(items, row["memory_capacity_bytes"])
     share.section("Memory of one device", "memory", serving, drawn, words["memory_needed_bytes"].description)
-    share.draw(drawn, key="memory", alt=f"Held: {', '.join(name for name, _ in held)}")
+    share.draw(drawn, key="memory", alt=f"Held: {', '.join(items['item'])}")
 
 
 @st.fragment
 def _operators(question: Question, stages: pl.DataFrame) -> None:
     """Draw the operators as charts and as a table, and the formula bar of what was clicked in them."""
-    operators = _with_shares(answers.ask(question, "operator"), stages)
+    operators = with_shares(answers.ask(question, "operator"), stages)
     head = st.container()
     view = str(st.segmented_control(
         "Chart", VIEWS, default=VIEWS[0], required=True, key="view", bind="query-params", label_visibility="collapsed",
@@ -186,15 +181,6 @@ def _operators(question: Question, stages: pl.DataFrame) -> None:
         _view(shown), _words(), "Operators, their work, traffic, time and bound", shares=("share",), key=key,
         on_select=partial(_clicked, key, rows), selection_mode="single-cell", height=TABLE_HEIGHT,
     )  # fmt: skip
-
-
-def _with_shares(operators: pl.DataFrame, stages: pl.DataFrame) -> pl.DataFrame:
-    """Return the operators with the time of all instances and its share of the stage's."""
-    total = stages.select("stage", stage_s="time_s")
-    return operators.join(total, on="stage", how="left", maintain_order="left").with_columns(
-        all_s=pl.col("count") * pl.col("time_s"),
-        share=pl.col("count") * pl.col("time_s") / pl.when(pl.col("stage_s") > 0).then(pl.col("stage_s")),
-    )
 
 
 def _roofline(question: Question, operators: pl.DataFrame) -> charts.Chart | None:
