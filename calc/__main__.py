@@ -140,6 +140,9 @@ def _parser() -> argparse.ArgumentParser:
     grid_commands.add_commands(commands)
     survey_commands.add_commands(commands, _scenario, _asked)
     workbook_commands.add_commands(commands, _scenario, _questions)
+    validate = commands.add_parser("validate", help="predictions held against measurements, and what breaks the bound")
+    validate.add_argument("measurements", nargs="?", metavar="FILE", help="a CSV of yours (default: the product's own)")
+    validate.set_defaults(run=_validate)
     for command in commands.choices.values():
         command.add_argument("--models", metavar="FILE", help="further rows of models (.csv, .json, .parquet)")
     return parser
@@ -307,6 +310,13 @@ def _check(options: argparse.Namespace) -> None:
     print_frame(ridges)
     print("\nParameters and KV cache of each model")
     print_frame(models, exact=models.columns[1:])
+
+
+def _validate(options: argparse.Namespace) -> None:
+    from calc.tables import load
+    from calc.validation import validate
+
+    validate(load(), options.measurements)
 
 
 def _units(table: str) -> dict[str, str]:

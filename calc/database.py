@@ -34,6 +34,8 @@ SETTINGS: dict[str, str | bool | int | float | list[str]] = {"disabled_optimizer
 """That pass takes seconds for tables of a thousand columns and gains nothing here."""
 FUNCTIONS = {"what_helps", "technique_answers", "stage_answers"}
 """What takes a while to make, or rests on such: functions that ask techniques."""
+MEASURED = {"measurements", "predictions", "measured_vs_predicted"}
+"""Tables of measurements, and what reads them."""
 IN_SHORT = """create macro in_short(x) as case
 when x >= 1e12 then printf('%.0fT', x / 1e12) when x >= 1e9 then printf('%.0fG', x / 1e9)
 when x >= 1e6 then printf('%.0fM', x / 1e6) when x >= 1e3 then printf('%.0fK', x / 1e3) else printf('%.0f', x) end"""
@@ -89,6 +91,10 @@ def connect(
     views = GridViews(tables, grid) if grid is not None else None
     connection = duckdb.connect(config=SETTINGS)
     _create_tables(connection, tables)
+    if query is None or MEASURED & set(re.findall(r"\w+", query.lower())):
+        from calc.measured import create_tables
+
+        create_tables(connection, tables)
     if query is None or FUNCTIONS & set(re.findall(r"\w+", query.lower())):
         from calc.stacks import create_functions
 

@@ -91,10 +91,10 @@ def _create(connection: duckdb.DuckDBPyConnection, tables: Tables, answers: Answ
     stage = {c: stages[c] for c in STAGE}
 
     def technique_answers(scenarios: pa.ChunkedArray, techniques: pa.ChunkedArray) -> pa.Array:
-        return _listed(answers(scenarios.to_pylist(), techniques.to_pylist()), answer)
+        return listed(answers(scenarios.to_pylist(), techniques.to_pylist()), answer)
 
     def stage_answers(scenarios: pa.ChunkedArray, sheets: pa.ChunkedArray) -> pa.Array:
-        return _listed(_stages(tables, scenarios.to_pylist(), sheets.to_pylist()), stage)
+        return listed(_stages(tables, scenarios.to_pylist(), sheets.to_pylist()), stage)
 
     for function, takes, gives in ((technique_answers, "varchar[]", answer), (stage_answers, "varchar", stage)):
         fields = ", ".join(f"{c} {DUCKDB.type(t)}" for c, t in gives.items())
@@ -106,11 +106,16 @@ def _create(connection: duckdb.DuckDBPyConnection, tables: Tables, answers: Answ
             type="arrow",
             null_handling="special",
         )  # type: ignore[call-overload]
-    # DuckDB complains at exit of functions that are still known to an open connection
+    close_at_exit(connection)
+
+
+def close_at_exit(connection: duckdb.DuckDBPyConnection) -> None:
+    """Close a connection in the end: DuckDB complains of functions that are still known to an open one."""
     _OPEN.add(connection)
 
 
-def _listed(rows: list[list[dict[str, object]]], dtypes: dict[str, str]) -> pa.Array:
+def listed(rows: list[list[dict[str, object]]], dtypes: dict[str, str]) -> pa.Array:
+    """Return lists of rows as an array of lists of structs; ``dtypes`` are the dictionary's."""
     arrow = {"text": pa.string(), "number": pa.float64(), "boolean": pa.bool_()}
     return pa.array(rows, type=pa.list_(pa.struct([(c, arrow[t]) for c, t in dtypes.items()])))
 

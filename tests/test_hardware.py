@@ -41,7 +41,7 @@ RATIOS: dict[str, dict[str, float]] = APPLE | {
     "Blackwell RTX": TENSOR | {"half/vector": 4.0, "fp8/half": 2.0, "fp4/fp8": 2.0},
     "Blackwell GeForce": GEFORCE | {"fp8/half": 2.0, "fp4/fp8": 4.0},  # fp4 keeps the full rate
     "Blackwell Thor": TENSOR | {"half/vector": 32.0, "fp8/half": 2.0, "fp4/fp8": 2.0},
-    "Blackwell GB10": ONE,
+    "Blackwell GB10": TENSOR | {"half/vector": 4.0, "fp8/half": 2.0, "fp4/fp8": 2.0},
     "Vega 20": ONE | {"half/vector": 2.0, "int8/half": 2.0},
     "CDNA": {"bf16/fp16": 0.5, "fp32/vector": 2.0, "half/vector": 8.0, "int8/half": 1.0},
     "CDNA 2": ONE | {"fp32/vector": 2.0, "half/vector": 8.0, "int8/half": 1.0, "int4/int8": 1.0},
@@ -86,6 +86,7 @@ RATIOS: dict[str, dict[str, float]] = APPLE | {
 }
 # Devices that a maker set apart from their architecture.
 OWN = {
+    ("nvidia_dgx_spark_gb10", "half/vector"): 4.2,  # fp4 is rounded to a petaflop with sparsity, the others follow it
     ("nvidia_a10g", "half/vector"): 2.22,  # made for AWS with half the A10's tensor rate
     ("nvidia_l40", "half/vector"): 2.0,  # its data sheet halves every tensor rate
     ("nvidia_l40s", "int4/int8"): 1.0,  # its data sheet gives int4 no gain

@@ -1,0 +1,39 @@
+-- measured_vs_predicted: each measured time of a model beside what the roofline says, and the bound below which nothing can be.
+-- grain: measurement_id
+-- reads: measurements, predictions
+with timed as (
+    select
+        m.* exclude (value),
+        m.value as measured_value,
+        p.fits,
+        p.reason,
+        case m.metric
+            when 'decode_tokens_per_s_per_user' then 1 / m.value
+            when 'decode_tokens_per_s' then m.batch / m.value
+            when 'prefill_tokens_per_s' then m.batch * m.input_len / m.value
+            when 'output_tokens_per_s' then m.batch * m.output_len / m.value
+            when 'ttft_s' then m.value
+            when 'tpot_s' then m.value
+        end as measured_s,
+        case
+            when m.metric in ('ttft_s', 'prefill_tokens_per_s') then p.ttft_s
+            when m.metric = 'output_tokens_per_s' then p.e2e_s
+            else p.tpot_s
+        end as time_s,
+        case
+            when m.metric in ('ttft_s', 'prefill_tokens_per_s') then p.prefill_floor_s
+            when m.metric = 'output_tokens_per_s'
+                then coalesce(p.prefill_floor_s, 0) + greatest(m.output_len - 1, 0) * coalesce(p.decode_floor_s, 0)
+            else p.decode_floor_s
+        end as floor_s
+    from measurements as m
+    join predictions as p on m.measurement_id = p.measurement_id
+)
+
+select
+    *,
+    time_s / nullif(measured_s, 0) as roofline_share,
+    floor_s / nullif(measured_s, 0) as bound_share,
+    measured_s / nullif(time_s, 0) - 1 as relative_error
+from timed
+where measured_s is not null
