@@ -14,6 +14,7 @@ from calc.ui import (
     spreadsheet,
     sql_page,
     survey,
+    validation,
     what_helps,
 )
 
@@ -34,6 +35,7 @@ PAGES = (
     (what_helps, "What helps", "bolt", "Every technique ranked by what it would change, and a stack of them."),
     (compare, "Compare", "compare_arrows", "Whole scenarios side by side, with their differences."),
     (survey, "Survey", "menu_book", "Every table and figure of the survey, live, by both accountings."),
+    (validation, "Validation", "fact_check", "Published measurements beside what the roofline says."),
     (sql_page, "SQL", "database", "Ask all tables, views and the grid in SQL."),
     (data_page, "Data", "table_view", "Models, devices, techniques and formulas with their sources; edit them."),
 )

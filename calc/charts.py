@@ -43,11 +43,11 @@ def roofline(operators: pl.DataFrame, bandwidth: float, by: str = "Part", pick: 
     low, high = min(rates, default=1) / 2, max(rates, default=1) * 2
     x_axis = alt.X(
         "arithmetic_intensity:Q", title="Arithmetic intensity (OP/B)",
-        scale=alt.Scale(type="log", domain=[left, right], nice=False), axis=_decades(left, right, "~g"),
+        scale=alt.Scale(type="log", domain=[left, right], nice=False), axis=decades(left, right, "~g"),
     )  # fmt: skip
     y_axis = alt.Y(
         "attainable_ops_per_s:Q", title="Attainable (OP/s)",
-        scale=alt.Scale(type="log", domain=[low, high], nice=False), axis=_decades(low, high, "~s"),
+        scale=alt.Scale(type="log", domain=[low, high], nice=False), axis=decades(low, high, "~s"),
     )  # fmt: skip
 
     roof = peaks["ridge"].max()
@@ -138,7 +138,8 @@ def _told(placed: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([placed.select(shown).with_columns(pl.col("share").fill_null(0)), told], how="horizontal")
 
 
-def _decades(low: float, high: float, form: str) -> alt.Axis:
+def decades(low: float, high: float, form: str) -> alt.Axis:
+    """Return an axis with a line and a number at each power of ten."""
     powers = range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)
     return alt.Axis(values=[10.0**p for p in powers], format=form, grid=True)
 

@@ -300,7 +300,7 @@ def test_every_page_gives_the_question_as_a_live_spreadsheet(page: Page, url: st
     asked = {"input_len": 2048, "technique": "kv_int8", "batch": 3}
     wanted = calc.analyze("facebook/opt-125m", "nvidia_rtx_a6000", by="serving", **asked)
     assert shown["tpot_s"] == pytest.approx(wanted["tpot_s"][0], rel=1e-12)
-    for name in ("Curves", "Hardware", "What helps", "Compare", "Survey", "SQL", "Data"):
+    for name in ("Curves", "Hardware", "What helps", "Compare", "Survey", "Validation", "SQL", "Data"):
         page.get_by_test_id("stTopNavLink").filter(has_text=re.compile(f"{name}$")).first.click()
         expect(page.get_by_role("button", name=re.compile("Live spreadsheet"))).to_be_visible(timeout=PATIENCE_MS)
 

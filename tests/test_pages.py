@@ -283,6 +283,27 @@ def test_own_rows_are_uploaded(tmp_path: Path) -> None:
     assert "mine.xlsx: is not a workbook" in at.error[0].value and table(at)["site"].to_list() == ["Bonn"]
 
 
+# validation
+
+
+def test_measurements_stand_beside_predictions() -> None:
+    """Every answered time, by the filters; groups, and what is below the bound with its cause."""
+    at = opened("validation")
+    shown = {m.label: m.value for m in at.metric}
+    assert int(shown["Measurements"]) > 3900 and shown["Below the bound"] == "17"
+    assert "17 are below the bound" in [e.label for e in at.expander]
+    (drawn,) = charts(at)
+    points = [pl.read_ipc_stream(rows).height for rows in drawn["rows"]]
+    assert int(shown["Measurements"]) in points
+    at = opened("validation", metrics=["Prefill"], of_engine=["mlx"])
+    assert {m.label: m.value for m in at.metric}["Measurements"] == "7"
+    assert table(at, 0)["engine"].to_list() == ["mlx"]
+    at = set_to(at, "by", "Device")
+    assert table(at, 0)["hardware_id"].to_list() == ["apple_m4_max"]
+    at = opened("validation", metrics=["Prefill"], of_engine=["neuronx"])
+    assert "No measurement is left" in at.info[0].value
+
+
 # survey
 
 

@@ -1,0 +1,134 @@
+"""How far is reality from the roofline? Published measurements beside what the sheet says for the same question."""
+
+from __future__ import annotations
+
+import polars as pl
+import streamlit as st
+
+from calc import validation, validation_charts
+from calc.display import quantity
+from calc.errors import CalcError
+from calc.measured import measurements
+from calc.tables import load
+from calc.ui import answers, share
+from calc.ui.answers import Version, Word
+
+METRICS = {
+    "decode_tokens_per_s_per_user": "Decode, one user", "tpot_s": "Time per output token",
+    "ttft_s": "Time to first token", "prefill_tokens_per_s": "Prefill",
+    "output_tokens_per_s": "Throughput", "decode_tokens_per_s": "Decode, a batch",
+}  # fmt: skip
+GROUPS = {
+    "Engine": "engine",
+    "Device": "hardware_id",
+    "Model": "model_id",
+    "Precision": "precision",
+    "Metric": "metric",
+}
+TEXTS = {
+    "bash": "python -m calc validate",
+    "sql": "select engine, count(*) as n, median(roofline_share) as share\nfrom measured_vs_predicted\n"
+    "where time_s is not null\ngroup by engine order by n desc",
+}  # fmt: skip
+
+
+def page() -> None:
+    """Draw the page."""
+    st.header("Validation")
+    try:
+        with st.spinner("Asking every measurement", show_time=True):
+            found = _compared(answers.version())
+    except CalcError as error:
+        st.error(str(error), title="The measurements cannot be read", icon=":material/error:")
+        return
+    chosen = _chosen(found)
+    answered = chosen.drop_nulls("time_s")
+    if answered.is_empty():
+        st.info("No measurement is left: choose other metrics, engines or devices.", icon=":material/filter_alt_off:")
+        return
+    _headlines(answered)
+    drawn = validation_charts.beside(answered)
+    share.section("Measured over predicted", "measured_vs_predicted", chosen, drawn, texts=TEXTS)
+    share.draw(drawn, key="beside", alt="Measured times over the roofline's, a point each")
+    st.caption(
+        "A point is a published figure; on the dashed line it is what the roofline says. Nothing should be below it."
+    )
+    _groups(answered)
+    _beyond(answered, chosen.height - answered.height)
+
+
+@st.cache_data(max_entries=4, show_spinner=False)
+def _compared(version: Version) -> pl.DataFrame:
+    tables = load(version[0])
+    return validation.compared(tables, measurements(tables).accepted)
+
+
+def _chosen(found: pl.DataFrame) -> pl.DataFrame:
+    """Draw the filters and return what they leave."""
+    metrics = st.pills(
+        "Metrics", list(METRICS), selection_mode="multi", format_func=METRICS.__getitem__, key="metrics",
+        bind="query-params", default=list(METRICS),
+    )  # fmt: skip
+    picked = found.filter(pl.col("metric").is_in(metrics or []))
+    for box, (label, column) in zip(st.columns(3), list(GROUPS.items())[:3], strict=True):
+        with box:
+            known = found[column].value_counts(sort=True)[column].to_list()
+            some = st.multiselect(label, known, key=f"of_{column}", bind="query-params", placeholder="All")
+            if some:
+                picked = picked.filter(pl.col(column).is_in(some))
+    return picked
+
+
+def _headlines(answered: pl.DataFrame) -> None:
+    reached = pl.col("roofline_share")
+    median, best = answered.select(reached.median(), best=reached.quantile(0.9)).row(0)
+    about = "Time at the roofline over the time that was measured: 1 is what no engine can do better."
+    with st.grid(4, min_column_width=150, gap=("small", "xsmall")):
+        st.metric("Measurements", quantity(answered.height), help="Published, with their whole configuration.")
+        st.metric("Median share", f"{median:.0%}", help=about)
+        st.metric("Best tenth above", f"{best:.0%}", help=about)
+        st.metric(
+            "Below the bound", quantity(validation.beyond(answered).height),
+            help="More than 2 % faster than everything fused and overlapped: each has its cause below.",
+        )  # fmt: skip
+
+
+def _groups(answered: pl.DataFrame) -> None:
+    by = GROUPS[str(st.segmented_control(
+        "By", list(GROUPS), default="Engine", required=True, key="by", bind="query-params",
+    ))]  # fmt: skip
+    reached = pl.col("roofline_share")
+    table = answered.group_by(by).agg(
+        n=pl.len(), median=reached.median(), p10=reached.quantile(0.1), p90=reached.quantile(0.9),
+        most=pl.col("bound_share").max(),
+    ).sort("n", descending=True)  # fmt: skip
+    share.section("Share of the roofline", f"share_by_{by}", table)
+    words = {
+        by: Word(next(label for label, column in GROUPS.items() if column == by)), "n": Word("Measurements"),
+        "median": Word("Median"), "p10": Word("Worst tenth below"), "p90": Word("Best tenth above"),
+        "most": Word("Most of the bound", "", "Floor over measured; above 1 is beyond the bound"),
+    }  # fmt: skip
+    percents = {
+        c: st.column_config.NumberColumn(words[c].label, help=words[c].description, format="percent")
+        for c in ("p10", "p90", "most")
+    }
+    shown = table.with_columns(pl.col("median").clip(0, 1))
+    share.table(
+        shown, words, alt="Share of the roofline that was reached", key="groups", shares=("median",),
+        column_config=percents,
+    )  # fmt: skip
+
+
+def _beyond(answered: pl.DataFrame, unanswered: int) -> None:
+    known = validation.exceptions(load(answers.version()[0]))
+    broken = validation.beyond(answered).join(known, on="measurement_id", how="left", maintain_order="left")
+    if broken.height:
+        with st.expander(f"{broken.height} are below the bound", icon=":material/policy:"):
+            table = broken.select(
+                "measurement_id", "metric", "model_id", "hardware_id", "bound_share", "cause", "evidence"
+            )
+            words = answers.words("measurements") | answers.words("measured_vs_predicted")
+            words |= {"cause": Word("Cause"), "evidence": Word("Evidence")}
+            share.table(table, words, alt="Measurements below the bound, with their causes", key="beyond")
+    if unanswered:
+        st.caption(f"{unanswered:,} more have no prediction: a fact is unknown, or the sheet refuses the question.")
