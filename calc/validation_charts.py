@@ -35,7 +35,7 @@ def beside(found: pl.DataFrame) -> alt.LayerChart:
     dots = alt.Chart(points).mark_circle(size=28, opacity=0.5).encode(
         x=x, y=y,
         color=alt.Color("engine:N", title=None, sort=order, scale=alt.Scale(domain=order),
-                        legend=alt.Legend(orient="bottom", columns=3, labelLimit=110)),
+                        legend=alt.Legend(orient="bottom", columns=2, labelLimit=120)),
         tooltip=[alt.Tooltip("told:N", title="Measured"), alt.Tooltip("metric:N", title="Metric"),
                  alt.Tooltip("engine:N", title="Engine"), alt.Tooltip("measured:N", title="Time"),
                  alt.Tooltip("predicted:N", title="Roofline"),

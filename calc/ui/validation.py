@@ -51,7 +51,8 @@ def page() -> None:
     share.section("Measured over predicted", "measured_vs_predicted", chosen, drawn, texts=TEXTS)
     share.draw(drawn, key="beside", alt="Measured times over the roofline's, a point each")
     st.caption(
-        "A point is a published figure; on the dashed line it is what the roofline says. Nothing should be below it."
+        "A point is a published figure; on the dashed line it is what the roofline says of its operators one by one. "
+        "What is below the bound, everything fused and overlapped, is listed at the end."
     )
     _groups(answered)
     _beyond(answered, chosen.height - answered.height)
