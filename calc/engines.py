@@ -173,11 +173,11 @@ def _untold(
 ) -> list[str]:
     """Return what a scenario asks for that none of the flags says."""
     given = [s for s in settings if not s.problem]
-    read = " ".join(f"{s.row['formula']} {s.row['condition']} data_groups expert_ranks" for s in given).split()
+    said = {c for s in given for c in str(s.row["degrees"] or "").split()}
     degrees = [
         f"{c} {quantity(values[f'{ABOUT}{c}'])}"
         for c, nothing in DEGREES.items()
-        if values[f"{ABOUT}{c}"] not in (None, nothing) and c not in read
+        if values[f"{ABOUT}{c}"] not in (None, nothing) and c not in said
     ]
     found = [f"No flag here says {', '.join(degrees)}."] if degrees else []
     weights, experts, held, limit = (
@@ -211,6 +211,8 @@ def check_engines(tables: Tables) -> Iterator[str]:
                 yield f"{where}: {column} {row[column]!r} is none of {', '.join(allowed)}"
         if (row["dtype"] == "switch") != (row["formula"] is None):
             yield f"{where}: a switch has no formula, and every other flag has one"
+        if wrong := set(str(row["degrees"] or "").split()) - set(DEGREES):
+            yield f"{where}: {', '.join(sorted(wrong))} is none of {', '.join(DEGREES)}"
         technique = row["technique_id"]
         if technique and technique not in tables["techniques"]["technique_id"]:
             continue  # a data folder need not have every technique

@@ -108,6 +108,10 @@ def test_the_sizes_of_a_deployment() -> None:
     }  # fmt: skip
     for engine, flags in wanted.items():
         found = said(engine, **asked)
+        untold = "No flag here says tp 2." in calc.engine_command(
+            {"model": "qwen3-8b", "hardware": "a100", **asked}, engine
+        )
+        assert untold == (engine == "ollama")
         assert {k: found.get(k) for k in flags} == flags
     assert "OLLAMA_KV_CACHE_TYPE" not in said("ollama", **asked)
 
