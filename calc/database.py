@@ -36,6 +36,8 @@ FUNCTIONS = {"what_helps", "technique_answers", "stage_answers"}
 """What takes a while to make, or rests on such: functions that ask techniques."""
 MEASURED = {"measurements", "predictions", "measured_vs_predicted"}
 """Tables of measurements, and what reads them."""
+IN_PYTHON = FUNCTIONS | MEASURED
+"""What is made where a query names it, and not at all without Python."""
 IN_SHORT = """create macro in_short(x) as case
 when x >= 1e12 then printf('%.0fT', x / 1e12) when x >= 1e9 then printf('%.0fG', x / 1e9)
 when x >= 1e6 then printf('%.0fM', x / 1e6) when x >= 1e3 then printf('%.0fK', x / 1e3) else printf('%.0f', x) end"""

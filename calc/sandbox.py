@@ -171,9 +171,9 @@ def _connection(
     known: dict[str, duckdb.DuckDBPyConnection], tables: object, grid: str | None, query: str, limits: Limits
 ) -> duckdb.DuckDBPyConnection:
     """Return a locked connection with the views that a query names."""
-    from calc.database import FUNCTIONS, connect, views_named
+    from calc.database import IN_PYTHON, connect, views_named
 
-    named = " ".join(sorted(views_named(query) | FUNCTIONS & set(re.findall(r"\w+", query.lower()))))
+    named = " ".join(sorted(views_named(query) | IN_PYTHON & set(re.findall(r"\w+", query.lower()))))
     if named in known:
         return known[named]
     while len(known) >= KEPT:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import polars as pl
 
 import calc
-from calc.database import FUNCTIONS, devices_view, statements
+from calc.database import IN_PYTHON, devices_view, statements
 from calc.dialects import DUCKDB, SPARK, Dialect
 from calc.errors import CalcError
 from calc.loading import sheet_names
@@ -48,7 +48,7 @@ def _duckdb(tables: Tables) -> Iterator[str]:
     for view, statement in statements(tables):
         if view is None:
             yield f"{statement};"
-        elif view not in FUNCTIONS:
+        elif view not in IN_PYTHON:
             yield f"create view {view} as {statement};"
 
 

@@ -12,7 +12,7 @@ from calc.errors import CalcError
 from calc.sandbox import Limits, Sandbox
 from calc.tables import ROOT
 
-LIMITS = Limits(seconds=3, rows=1000, answer_bytes=5_000_000, memory_bytes=300_000_000, process_bytes=3_000_000_000)
+LIMITS = Limits(seconds=3, rows=1000, answer_bytes=5_000_000, memory_bytes=400_000_000, process_bytes=3_000_000_000)
 FILES = (
     "/etc/passwd", "/proc/self/environ", "../../etc/shadow", "~/.ssh/id_rsa", "file:///etc/hosts",
     "https://example.com/x.csv", "s3://bucket/x.parquet", "hf://datasets/x/y.csv", "README.md", "/dev/zero",
@@ -102,6 +102,7 @@ def test_questions_are_answered(sandbox: Sandbox) -> None:
     """Tables, variables of one question alone, plans, at most so many rows."""
     found = sandbox.ask("select name from hardware where hardware_id = 'nvidia_h100_sxm'")
     assert found.frame.item() == "H100 80GB SXM5" and not found.is_cut
+    assert sandbox.ask("select count(*) as n from measurements").frame["n"][0] > 5000
     assert sandbox.ask("set variable x = 7; select getvariable('x') as x").frame["x"][0] == 7
     assert sandbox.ask("select getvariable('x') as x").frame["x"][0] is None
     assert "physical_plan" in sandbox.ask("explain from models").frame["explain_key"].to_list()
