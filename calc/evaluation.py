@@ -167,11 +167,14 @@ def programs_of(
 ) -> Programs:
     """Return the questions in groups that one program answers, each with its program in a form."""
     found = []
+    further = model_parameters(tables).keys()
     with uncollected():
         for sheet, bound, mine in _joined_groups(tables, sheets, questions, form):
             stages = sheet.stages_read(columns) if by == "serving" else STAGES
+            # what is read of a further model comes row by row: ridge points are a grid's
+            its = "wide" if form == "ridged" and further & sheet.inputs.keys() else form
             for shape, part in shaped(tables, sheet.shaped_as, bound, stages, mine):
-                found.append((part, compiled(tables, sheet, by, columns, bound, shape, form)))
+                found.append((part, compiled(tables, sheet, by, columns, bound, shape, its)))
     return found
 
 

@@ -193,3 +193,19 @@ def test_duckdb_answers_a_large_grid_too() -> None:
     for column in columns:
         assert ((found[column] - wanted[column]).abs() <= 1e-12 * wanted[column].abs()).fill_null(True).all(), column
         assert found[column].is_null().equals(wanted[column].is_null())
+
+
+@pytest.mark.parametrize("technique", ["speculative_decoding", "kv_int8+speculative_decoding", "distillation"])
+def test_a_further_model_is_asked_in_grids_too(technique: str) -> None:
+    """What is read of it comes row by row, which ridge points cannot do: the same as one by one."""
+    grid = calc.scenarios(
+        model=["llama-2-7b", "opt-6.7b"], hardware=calc.hardware()["hardware_id"].to_list(), technique=technique,
+        batch=[1, 8, 64], input_len=[100, 2000],
+    )  # fmt: skip
+    found = calc.evaluate(grid, by="serving").select("tpot_s", "ttft_s").collect()
+    places = list(range(0, found.height, 97))
+    one = [calc.evaluate(grid.slice(n, 1), by="serving").select("tpot_s", "ttft_s").collect() for n in places]
+    assert found.height > 1000 and found["tpot_s"].is_not_null().sum() > 300
+    for column in ("tpot_s", "ttft_s"):
+        for wanted, shown in zip(pl.concat(one)[column], found[places][column], strict=True):
+            assert shown == wanted or shown == pytest.approx(wanted, rel=1e-12)

@@ -12,7 +12,7 @@ from calc.errors import CalcError
 from calc.sandbox import Limits, Sandbox
 from calc.tables import ROOT
 
-LIMITS = Limits(seconds=3, rows=1000, answer_bytes=5_000_000, memory_bytes=400_000_000, process_bytes=3_000_000_000)
+LIMITS = Limits(seconds=3, rows=1000, answer_bytes=5_000_000, memory_bytes=300_000_000, process_bytes=4_000_000_000)
 FILES = (
     "/etc/passwd", "/proc/self/environ", "../../etc/shadow", "~/.ssh/id_rsa", "file:///etc/hosts",
     "https://example.com/x.csv", "s3://bucket/x.parquet", "hf://datasets/x/y.csv", "README.md", "/dev/zero",
