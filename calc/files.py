@@ -24,6 +24,14 @@ def read_bytes(path: Path, largest: int | None = None) -> bytes:
     return path.read_bytes()
 
 
+def read_given(path: Path, largest: int) -> bytes:
+    """Return the content of a file that a user names; raises DataError for what cannot be read."""
+    try:
+        return read_bytes(path, largest)
+    except OSError as error:
+        raise DataError([f"{path.name or path}: cannot be read ({error.strerror or error})"]) from error
+
+
 def read_csv(path: Path, violations: list[str], folder: str = "") -> pl.DataFrame | None:
     """Return a CSV's fields as text, or None after noting why it cannot be read; messages name ``folder`` too."""
     where = f"{folder}{path.name}"

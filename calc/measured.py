@@ -17,7 +17,7 @@ import pyarrow as pa
 from calc.dialects import DUCKDB
 from calc.errors import DataError
 from calc.evaluation import answered
-from calc.files import parse_csv, read_bytes
+from calc.files import parse_csv, read_given
 from calc.questions import stack_of
 from calc.stacks import close_at_exit, listed
 from calc.tables import DTYPES, Tables
@@ -78,7 +78,7 @@ def _schema(tables: Tables) -> dict[str, pl.DataType]:
 
 @lru_cache(maxsize=4)
 def _measurements(tables: Tables, place: Path, _stamp: int) -> Measured:
-    raw = parse_csv(read_bytes(place, LARGEST_BYTES), place.name)
+    raw = parse_csv(read_given(place, LARGEST_BYTES), place.name)
     schema = _schema(tables)
     wrong = sorted(set(schema) ^ set(raw.columns))
     if wrong:

@@ -12,7 +12,7 @@ from pathlib import Path
 import polars as pl
 
 from calc.errors import DataError, ScenarioError
-from calc.files import parse_csv, read_bytes, read_rows
+from calc.files import parse_csv, read_given, read_rows
 from calc.questions import SHORT, scenario_columns
 from calc.tables import Tables
 
@@ -37,10 +37,7 @@ def _read(path: Path) -> pl.DataFrame:
         raise DataError([f"{path.name}: cannot be read; use {', '.join(ENDINGS)}"])
     if ending in (".parquet", ".json"):
         return read_rows(path)
-    try:
-        content = read_bytes(path, LARGEST_BYTES)
-    except OSError as error:
-        raise DataError([f"{path.name}: cannot be read ({error.strerror or error})"]) from error
+    content = read_given(path, LARGEST_BYTES)
     return parse_csv(content, path.name) if ending == ".csv" else parse_workbook(path, path.name)
 
 
@@ -90,6 +87,9 @@ def typed(tables: Tables, frame: pl.DataFrame, where: str, first_row: int = 2) -
     twice = next((n for n in names if names.count(n) > 1), None)
     if twice:
         raise ScenarioError(f"{where}: the header names {twice!r} twice")
+    odd = next((n for n in names if not n.isprintable()), None)
+    if odd is not None:
+        raise ScenarioError(f"{where}: the header has a name with a sign that cannot be printed: {odd!r}")
     frame = frame.rename(dict(zip(frame.columns, names, strict=True)))
     if not frame.height:
         raise ScenarioError(f"{where}: has no row below its header")

@@ -8,8 +8,8 @@ import duckdb
 import polars as pl
 
 from calc.errors import CalcError
-from calc.files import parse_csv, read_bytes
-from calc.measured import MEMORY, Measured, measurements, predictions
+from calc.files import parse_csv, read_given
+from calc.measured import LARGEST_BYTES, MEMORY, Measured, measurements, predictions
 from calc.output import print_frame
 from calc.tables import ROOT, Tables
 
@@ -52,7 +52,7 @@ def exceptions(tables: Tables) -> pl.DataFrame:
     place = tables.folder / EXCEPTIONS
     if not place.is_file():
         return pl.DataFrame(schema=dict.fromkeys(("measurement_id", "cause", "evidence"), pl.String))
-    return parse_csv(read_bytes(place), place.name)
+    return parse_csv(read_given(place, LARGEST_BYTES), place.name)
 
 
 def beyond(found: pl.DataFrame) -> pl.DataFrame:

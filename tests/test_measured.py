@@ -147,7 +147,10 @@ def test_bad_rows_are_listed_and_never_used(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
-    """No file, another table, nothing at all."""
+    """No file, another table, nothing at all, a folder, a device without an end."""
+    for path in (tmp_path, Path("/dev/zero")):
+        with pytest.raises(CalcError, match="cannot be read"):
+            measurements(load(), path)
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     (tmp_path / "empty.csv").write_text("")
     for name in ("no.csv", "other.csv", "empty.csv"):
