@@ -109,7 +109,7 @@ def test_dates_and_mixtures_of_a_spreadsheet_come_back(tmp_path: Path) -> None:
         ("model,hardware,workload\nopt-125m,a100,chess\n", "row 2: unknown workload 'chess'"),
         ("model,hardware\nopt-125m\n", "row 2: has 1 fields"), ("model,batch\nopt-125m,1\n", "no column 'hardware_id'"),
         ("model;hardware\nopt-125m;a100\n", "commas between the fields"),
-        ("model,hardware,a\x00b\nopt-125m,a100,1\n", "a sign that cannot be printed"),
+        ("model,hardware,a\x00b\nopt-125m,a100,1\n", "has a NUL"),
         ("model,hardware\nopt-126m,a100\n", "unknown model 'opt-126m'"),
         ("model,hardware,time_s\nopt-125m,a100,1\n", "bears the name of a result"),
     ],
