@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SCENARIO_OPTIONS = (
     "batch", "input-len", "output-len", "cached-len", "n-images", "precision", "weight-format", "expert-format",
-    "embedding-format", "head-format", "activation-format", "kv-format", "attention", "technique",
+    "embedding-format", "head-format", "activation-format", "kv-format", "attention", "calibration", "technique",
     "tp", "pp", "ep", "cp", "dp",
 )  # fmt: skip
 SHOWN = {
@@ -143,6 +143,12 @@ def _parser() -> argparse.ArgumentParser:
     validate = commands.add_parser("validate", help="predictions held against measurements, and what breaks the bound")
     validate.add_argument("measurements", nargs="?", metavar="FILE", help="a CSV of yours (default: the product's own)")
     validate.set_defaults(run=_validate)
+    calibrate = commands.add_parser("calibrate", help="fit efficiencies and overheads to measurements")
+    calibrate.add_argument(
+        "measurements", nargs="?", metavar="FILE", help="a CSV of yours (default: the product's own)"
+    )
+    calibrate.add_argument("--name", metavar="X", help="one calibration of this name (default: one per engine)")
+    calibrate.set_defaults(run=_calibrate)
     for command in commands.choices.values():
         command.add_argument("--models", metavar="FILE", help="further rows of models (.csv, .json, .parquet)")
     return parser
@@ -312,6 +318,19 @@ def _check(options: argparse.Namespace) -> None:
     print_frame(models, exact=models.columns[1:])
 
 
+def _calibrate(options: argparse.Namespace) -> None:
+    from calc.tables import load
+
+    try:
+        from calc.calibration.calibrate import calibrate
+
+        calibrate(load(), options.measurements, options.name)
+    except ModuleNotFoundError as error:
+        if error.name != "scipy":
+            raise
+        raise CalcError("calibrate needs scipy: pip install -r calc/calibration/requirements.txt") from None
+
+
 def _validate(options: argparse.Namespace) -> None:
     from calc.tables import load
     from calc.validation import validate
@@ -326,11 +345,15 @@ def _units(table: str) -> dict[str, str]:
 
 
 def _print(found: pl.DataFrame, by: str, own: Sequence[str] = ()) -> None:
+    from calc.calibration.applied import errors_told
+
     table = {"operator": "operators", "stage": "stages", "serving": "serving"}[by]
     units = _units(table)
     print_frame(found.select(*own, *(c for c in SHOWN[by] if c in found.columns)), units=units)
     if by == "operator":
         print("\nEach row is one instance; the model has count of them.")
+    if told := errors_told(found):
+        print(told)
     for column in ("assumed", "reason"):
         for text in dict.fromkeys(found[column].drop_nulls()) if column in found.columns else ():
             print(f"{column}: {text}")

@@ -14,6 +14,7 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from calc import polars_engine
+from calc.calibration.applied import calibrated
 from calc.alternatives import NTH_STACK, joined, structure
 from calc.companions import accompanied, substituted
 from calc.errors import CalcError
@@ -59,6 +60,8 @@ class Request:
     questions: Questions
     sheets: dict[tuple[str, ...], Sheet]
     results: dict[str, type[pl.DataType]]
+    told: pl.DataFrame | pl.LazyFrame
+    """What comes back beside the answers: the scenarios, and what is to be expected of a calibration."""
 
     def answers(self, columns: tuple[str, ...]) -> Iterator[Answers]:
         """Return some results, batch by batch in the questions' order; only what they rest on is computed."""
@@ -74,12 +77,13 @@ def request(
 ) -> Request:
     """Return scenarios made ready; raises CalcError and its kinds for what cannot be asked."""
     results = result_columns(tables, by)
-    questions = prepare(tables, scenarios, results)
+    known = calibrated(tables, scenarios)
+    questions = prepare(tables, known.scenarios, results)
     chosen = _engine(engine)
     sheets = {stack: load_sheet(tables, sheet, stack) for stack, _, _ in questions.groups()}
     scope = result_scope(next(iter(sheets.values()), load_sheet(tables, sheet)), by)
     found = {c: DTYPES[t] for c, t in results.items() if scope.find(c) is not None}
-    return Request(tables, sheet, by, chosen, substituted(questions, sheets), sheets, found)
+    return Request(tables, sheet, by, chosen, substituted(questions, sheets), sheets, found, known.told)
 
 
 def evaluate(
@@ -95,7 +99,7 @@ def evaluate(
     CalcError and its kinds for what cannot be asked.
     """
     asked = request(tables, scenarios, by, sheet, engine)
-    schema = _schema(asked, scenarios)
+    schema = _schema(asked)
     if not asked.sheets:
         return pl.LazyFrame(schema=schema)
 
@@ -105,7 +109,7 @@ def evaluate(
         # a bare count asks for no column, but a frame without columns has no rows to count
         wanted = list(schema) if with_columns is None else with_columns or [next(iter(asked.results))]
         left = n_rows
-        for frame in _frames(asked, scenarios, wanted):
+        for frame in _frames(asked, wanted):
             if predicate is not None:
                 frame = frame.filter(predicate)
             if left is not None:
@@ -131,23 +135,23 @@ def answered(
     2.1 keeps the interpreter while it hands a frame to pandas, and waits meanwhile for threads that may wait for it.
     """
     asked = request(tables, scenarios, by, sheet, engine)
-    schema = _schema(asked, scenarios)
+    schema = _schema(asked)
     wanted = list(schema) if columns is None else [c for c in columns if c in schema]
-    found = list(_frames(asked, scenarios, wanted)) if asked.sheets else []
+    found = list(_frames(asked, wanted)) if asked.sheets else []
     return pl.concat(found) if found else pl.DataFrame(schema={c: schema[c] for c in wanted})
 
 
-def _schema(asked: Request, scenarios: pl.DataFrame | pl.LazyFrame) -> dict[str, Any]:
+def _schema(asked: Request) -> dict[str, Any]:
     """Return the scenarios' own columns, then the results, with their types."""
-    own = {c: t for c, t in scenarios.collect_schema().items() if c not in asked.results}
+    own = {c: t for c, t in asked.told.collect_schema().items() if c not in asked.results}
     return {**own, **asked.results}
 
 
-def _frames(asked: Request, scenarios: pl.DataFrame | pl.LazyFrame, wanted: list[str]) -> Iterator[pl.DataFrame]:
+def _frames(asked: Request, wanted: list[str]) -> Iterator[pl.DataFrame]:
     """Return some columns of scenarios and their results, batch by batch in the scenarios' order."""
     columns = tuple(c for c in asked.results if c in wanted) or tuple(asked.results)[:1]
     keys = [c for c in wanted if c not in asked.results]
-    told = scenarios.lazy().select(keys).collect()
+    told = asked.told.lazy().select(keys).collect()
     for found in asked.answers(columns):
         frame = found.frame
         if keys:

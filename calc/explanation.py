@@ -9,6 +9,7 @@ from math import inf
 
 import polars as pl
 
+from calc.calibration.applied import calibrated
 from calc.companions import accompanied, substituted
 from calc.display import quantity
 from calc.errors import CalcError, closest
@@ -95,6 +96,7 @@ def explain(
     The cells that it reads are explained to a ``depth``, which is how many steps one may follow them.
     """
     frame = pl.DataFrame([dict(row)]) if isinstance(row, Mapping) else row.lazy().collect()
+    frame = calibrated(tables, frame).scenarios.lazy().collect()
     if frame.height != 1:
         raise CalcError(f"explain takes one question, not {frame.height} rows")
     given = frame.row(0, named=True)
@@ -111,9 +113,10 @@ def evaluate_cells(tables: Tables, cells: Iterable[Cell], row: Mapping[str, obje
 
     Raises CalcError for a name that means nothing there.
     """
-    sheet = load_sheet(tables, "exact", stack_of(str(row.get("technique") or "")))
+    asked = calibrated(tables, pl.DataFrame([dict(row)])).scenarios.lazy().collect()
+    sheet = load_sheet(tables, "exact", stack_of(asked["technique"][0] if "technique" in asked.columns else None))
     scope = Scope("own", {c.name: c for c in cells}, sheet.serving_scope())
-    explainer = _Explainer(tables, sheet, pl.DataFrame([dict(row)]))
+    explainer = _Explainer(tables, sheet, asked)
     return explainer.values_of(scope, list(scope.cells))
 
 

@@ -35,11 +35,11 @@ SIZES = (*MEMORY, "kv_cache_tokens", "max_batch")
 KERNELS = ("matrix_ops_per_s", "attention_ops_per_s", "memory_bytes_per_s")
 """Metrics of a kernel, not of a model."""
 METRICS = (*TIMES, *SIZES, *KERNELS)
-JOINING = ("vllm", "sglang", "tensorrt_llm")
+JOINING = ("vllm", "vllm_v0", "sglang", "tensorrt_llm")
 """Engines that compute a prompt as soon as it comes, whatever else is in flight."""
 SCENARIO = (
     "model_id", "hardware_id", "precision", "weight_format", "expert_format", "activation_format", "kv_format",
-    "technique", "batch", "input_len", "output_len", "tp", "pp", "ep",
+    "attention", "technique", "batch", "input_len", "output_len", "tp", "pp", "ep",
 )  # fmt: skip
 ASKED = ("batch", "input_len", "output_len", "tp", "pp", "ep")
 FIGURES = ("ttft_s", "tpot_s", "e2e_s", "max_batch", "fits", "weight_memory_bytes", "memory_needed_bytes", "reason")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import polars as pl
+
 from calc.errors import CalcError, SheetError, closest
 from calc.folding import replace
 from calc.formula import name, parse
@@ -27,6 +29,11 @@ TEXTS = (
 """Fields of an added row that stay empty until a patch fills them; the others are numbers and begin as 0."""
 PREVIOUS = "previous"
 """In a patch's formula: what the cell held before."""
+
+FITTED = "calibration"
+"""The group of the technique whose parameters are fitted to measurements."""
+IN_STEPS = ("stages", "generation")
+"""Files that say which steps there are: another sequence of steps than that was measured."""
 
 Row = dict[str, str]
 
@@ -54,6 +61,7 @@ def apply(tables: Tables, title: str, rows: dict[str, list[Row]], techniques: tu
     rows[INPUTS] = []
     touched: dict[tuple[str, str, str], str] = {}
     about = {r["technique_id"]: r for r in tables["techniques"].iter_rows(named=True)}
+    _refuse_unmeasured(tables, title, [t for t in techniques if about[t]["group"] == FITTED], techniques)
     for technique in techniques:
         patches = [p for p in tables["patches"].iter_rows(named=True) if p["technique_id"] == technique]
         own = [p for p in patches if p["sheet"] == title]
@@ -63,6 +71,17 @@ def apply(tables: Tables, title: str, rows: dict[str, list[Row]], techniques: tu
             _patch(title, rows, patch, touched)
         if about[technique]["needs"]:
             _patch(title, rows, _refusal(about[technique], title), touched)
+
+
+def _refuse_unmeasured(tables: Tables, title: str, fitted: list[str], techniques: tuple[str, ...]) -> None:
+    """Refuse a calibration beside techniques that change how steps follow each other: it was measured without them."""
+    if not fitted:
+        return
+    patches = tables["patches"].filter(sheet=title).select("technique_id", "file", "key")
+    own = patches.filter(pl.col("technique_id").is_in(fitted)).select("file", "key").rows()
+    for technique, file, key in patches.filter(pl.col("technique_id").is_in(techniques)).iter_rows():
+        if technique not in fitted and (file in IN_STEPS or (file, key) in own):
+            raise CalcError(f"calibrations were measured without {technique!r}: leave it out, or ask for the ideal")
 
 
 def apply_to_question(

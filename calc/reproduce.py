@@ -10,7 +10,7 @@ from calc.program import GRAINS
 Value = str | int | float
 OPTIONS = (
     "batch", "input_len", "output_len", "cached_len", "n_images", "precision", "weight_format", "expert_format",
-    "embedding_format", "head_format", "activation_format", "kv_format", "attention", "technique", "tp", "pp", "ep",
+    "embedding_format", "head_format", "activation_format", "kv_format", "attention", "calibration", "technique", "tp", "pp", "ep",
     "cp", "dp",
 )  # fmt: skip
 """Scenario columns that the command line has an option for; others are set by name."""
@@ -18,8 +18,13 @@ OPTIONS = (
 
 def texts(scenario: Mapping[str, Value], by: str = "serving", sheet: str = "exact") -> dict[str, str]:
     """Return the question in every language that can ask it: operators under techniques are none of SQL's."""
-    languages = (python, bash) if by == "operator" and "technique" in scenario else (python, sql, bash)
+    languages = (python, bash) if by == "operator" and _is_patched(scenario) else (python, sql, bash)
     return {f.__name__: f(scenario, by, sheet) for f in languages}
+
+
+def _is_patched(scenario: Mapping[str, Value]) -> bool:
+    """Tell whether a question needs more than the views of the sheet itself."""
+    return "technique" in scenario or "calibration" in scenario
 
 
 def python(scenario: Mapping[str, Value], by: str = "serving", sheet: str = "exact") -> str:
@@ -34,7 +39,7 @@ def sql(scenario: Mapping[str, Value], by: str = "serving", sheet: str = "exact"
     """Return the question as a query over ``calc.connect()``, the page SQL or ``python -m calc sql``."""
     fields = ", ".join(f"{literal(v)} as {c}" for c, v in scenario.items())
     asked = f"with asked as (select {fields})\n"
-    if "technique" in scenario:
+    if _is_patched(scenario):
         answers = f"stage_answers(to_json(a), '{sheet}')" if by == "stage" else "technique_answers(to_json(a), [null])"
         return f"{asked}select unnest({answers}, recursive := true) from asked as a\n"
     view = GRAINS[by][0] if sheet == "exact" else f"{sheet}_{GRAINS[by][0]}"

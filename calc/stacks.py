@@ -12,6 +12,7 @@ import duckdb
 import polars as pl
 import pyarrow as pa
 
+from calc.calibration.applied import with_fitted
 from calc.dialects import DUCKDB
 from calc.errors import CalcError
 from calc.evaluation import answered
@@ -29,7 +30,7 @@ ANSWER = (
     "decode_memory_bytes", "reason",
 )  # fmt: skip
 """What a scenario answers under each technique: columns of ``serving``."""
-LEFT_OUT = ["accounting", "money", "memory"]
+LEFT_OUT = ["accounting", "calibration", "money", "memory"]
 """Groups of techniques that help nothing: they count otherwise."""
 Answered = dict[str | None, dict[str, object]]
 """What a scenario answers under each technique, and under none."""
@@ -135,7 +136,7 @@ def _answers(tables: Tables, scenarios: list[str], techniques: list[list[str | N
         own = row.get("technique") or ""
         for technique in ids:
             stack = "+".join(t for t in (str(own), technique or "") if t)
-            reason = _refused(tables, stack)
+            reason = _refused(tables, with_fitted(tables, row, stack))
             asked.append({**row, "technique": stack, "__nth": nth, "__added": technique, "__refused": reason})
     frame = pl.DataFrame(asked, infer_schema_length=None)
     possible = frame.filter(pl.col("__refused").is_null())

@@ -12,6 +12,7 @@ from typing import Any
 
 import polars as pl
 
+from calc.calibration.applied import COLUMN, calibrated
 from calc.errors import CalcError, closest
 from calc.expressions import expression
 from calc.formula import FormulaError, Node, adds_up, names, parse
@@ -126,6 +127,7 @@ def _path(tables: Tables, source: str | os.PathLike[str]) -> Path:
 def _of_frame(tables: Tables, frame: pl.DataFrame) -> Spec:
     if frame.is_empty():
         raise CalcError("the frame of scenarios has no rows; a grid needs at least one question")
+    frame = calibrated(tables, frame).scenarios.lazy().collect().drop(COLUMN, strict=False)
     for column in IDS:
         if column not in frame.columns:
             raise CalcError(f"the scenarios have no column {column!r}; each row needs a model and a device")
@@ -176,6 +178,11 @@ def _axes(tables: Tables, given: object, where: str) -> dict[str, tuple[object, 
     found: dict[str, tuple[object, ...]] = {}
     for key, values in given.items():
         column = SHORT.get(key, key)
+        if column == COLUMN:
+            raise CalcError(
+                f"{where}: {key} is none of a grid's axes, whose factors would depend on the device; "
+                "write a grid of a frame of scenarios"
+            )
         if column not in known:
             raise CalcError(f"{where}: unknown axis {key!r}{closest(key, [*known, *SHORT])}")
         if column in found:

@@ -8,6 +8,7 @@ from typing import IO
 import polars as pl
 
 from calc.alternatives import NTH_STACK
+from calc.calibration.applied import COLUMN, calibrated
 from calc.errors import CalcError
 from calc.evaluation import answered
 from calc.inputs import fact_columns
@@ -43,6 +44,7 @@ def export(
     ``target`` is a path or a binary file. Its inputs can be changed, its technique to none, to the scenarios' own and
     to those of ``techniques``, each a stack such as ``a+b``. Raises CalcError and its kinds for what cannot be asked.
     """
+    scenarios = calibrated(tables, scenarios).scenarios.lazy().collect().drop(COLUMN, strict=False)
     scenario = scenarios.row(0, named=True)
     own = str(scenario.get("technique") or "")
     others = scenarios["technique"].drop_nulls() if "technique" in scenarios.columns else ()

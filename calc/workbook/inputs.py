@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 from xlsxwriter.utility import xl_range_abs
 
+from calc.calibration.applied import COLUMN
 from calc.formula import name
 from calc.inputs import fact_columns
 from calc.questions import ATTENTIONS, UNNAMED, defaults, model_parameters, scenario_columns
@@ -89,7 +90,7 @@ class Inputs:
         self._head()
         self._choose_scenario()
         known = scenario_columns(self.tables)
-        own = [str(c["column_name"]) for c in self.tables.columns("scenarios")]
+        own = [str(c["column_name"]) for c in self.tables.columns("scenarios") if c["column_name"] != COLUMN]
         for column in [*own, *parameters]:
             rule = known[column]
             row = self.book.row("Inputs")

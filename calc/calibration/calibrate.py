@@ -1,0 +1,141 @@
+"""``calc calibrate``: factors and overheads from measurements, written to ``data/calibrations.csv`` with their errors."""
+
+from __future__ import annotations
+
+import csv
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+
+from calc.calibration.applied import ANY, CONTINUOUS, RESIDUALS, TABLE, schema
+from calc.calibration.applied import residuals as stored_residuals
+from calc.calibration.held_out import residuals, summary
+from calc.calibration.regression import Design, Fitted, design, fit_engine, least
+from calc.errors import CalcError
+from calc.files import csv_text
+from calc.measured import JOINING, measurements
+from calc.output import aside, print_frame
+from calc.tables import Tables
+from calc.validation import exceptions
+
+FEWEST = 30
+"""Measurements of an engine from which it is calibrated."""
+SAME = (
+    "engine", "engine_version", "hardware_id", "precision", "attention", "tp", "pp", "ep", "batch", "input_len",
+    "output_len", "metric", "value", "shape",
+)  # fmt: skip
+"""Rows that agree in all of these are one measurement, told twice."""
+
+
+def calibrate(tables: Tables, file: str | None = None, name: str | None = None) -> None:
+    """Fit calibrations to a file of measurements, or the product's own, and keep them in the data folder.
+
+    There is one per engine, or one of them all called ``name``. Prints what is set aside and the errors, of the fit
+    and of fits without a device or a model. Raises CalcError where nothing can be fitted.
+    """
+    told = measurements(tables, Path(file) if file else None)
+    print(f"{told.accepted.height:,} measurements, {told.rejected.height:,} rows rejected")
+    data = _usable(tables, design(tables, told.accepted))
+    lower = least(tables, data.parameters)
+    rows, found = [], []
+    for called, own in _by_name(data, name).items():
+        fitted = fit_engine(own, lower)
+        found.append(residuals(own, lower).with_columns(calibration_id=pl.lit(called)))
+        rows += _rows(called, own, fitted, Path(file).name if file else measurements.__name__)
+    if not rows:
+        raise CalcError(f"no engine has {FEWEST} measurements of times; give more, or a --name for all of them together")
+    every = pl.concat(found)
+    _print(every)
+    _write(tables, pl.DataFrame(rows), every)
+
+
+def _usable(tables: Tables, data: Design) -> Design:
+    """Return measurements to fit to, and print how many are set aside and why."""
+    known = exceptions(tables)["measurement_id"].implode()
+    waits = (pl.col("figure") != "tpot_s") & (pl.col("batch") > pl.col("max_batch"))
+    reasons = {
+        "known exceptions to the bound": pl.col("measurement_id").is_in(known),
+        "more requests than memory holds: the first token waits": waits,
+        "told twice": ~pl.struct(SAME).is_first_distinct(),
+    }
+    kept = data
+    for reason, condition in reasons.items():
+        aside = kept.rows.select(condition.alias("aside"))["aside"]
+        if aside.any():
+            print(f"  {aside.sum():,} set aside: {reason}")
+        kept = kept.only(~aside)
+    return kept
+
+
+def _by_name(data: Design, name: str | None) -> dict[str, Design]:
+    """Return the measurements of each calibration that there will be."""
+    if name:
+        return {name: data}
+    counted = data.rows["engine"].value_counts(sort=True)
+    few = counted.filter(pl.col("count") < FEWEST)
+    if few.height:
+        print(f"  {few['count'].sum():,} set aside: fewer than {FEWEST} of {', '.join(few['engine'])}")
+    often = counted.filter(pl.col("count") >= FEWEST)["engine"]
+    return {str(e): data.only(data.rows["engine"] == e) for e in often}
+
+
+def _rows(name: str, data: Design, fitted: Fitted, source: str) -> list[dict[str, object]]:
+    """Return the rows of a calibration: of all architectures together, then of each."""
+    of = {ANY: (data, fitted.together)} | {
+        a: (data.only(data.rows["architecture"] == a), factors) for a, factors in sorted(fitted.of.items())
+    }
+    is_continuous = float(data.rows["engine"].is_in(JOINING).mean() or 0) > 1 / 2
+    return [
+        {
+            "calibration_id": name, "architecture": architecture,
+            **{p: float(f"{f:.4g}") for p, f in zip(data.parameters, factors, strict=True)},
+            CONTINUOUS: float(is_continuous), "n_measurements": own.rows.height,
+            "n_devices": own.rows["hardware_id"].n_unique(), "n_models": own.rows["shape"].n_unique(),
+            **_ranges(own.rows), "fitted_on": f"{datetime.now(UTC):%Y-%m-%d}", "fitted_to": source,
+        }
+        for architecture, (own, factors) in of.items()
+    ]  # fmt: skip
+
+
+def _ranges(rows: pl.DataFrame) -> dict[str, object]:
+    """Return between what a calibration was measured, and its ."""
+    context, devices = pl.col("input_len") + pl.col("output_len"), pl.col("tp") * pl.col("pp") * pl.col("ep")
+    return rows.select(
+        least_batch=pl.col("batch").min(), largest_batch=pl.col("batch").max(),
+        shortest_context=context.min(), longest_context=context.max(), most_devices=devices.max(),
+    ).row(0, named=True)  # fmt: skip
+
+
+def _print(found: pl.DataFrame) -> None:
+    """Print the errors of the fit and of what was left out."""
+    print("\nRelative error of the fit, and of fits without a row's device or model: median and 90th percentile")
+    print_frame(summary(found, ["predicted", "calibration_id"]))
+    print("\nWithout the device, where another of its architecture was measured")
+    print_frame(summary(found.filter("is_known_architecture"), ["predicted"]))
+    print("\nAll of them")
+    print_frame(summary(found, ["predicted"]))
+
+
+def _write(tables: Tables, rows: pl.DataFrame, found: pl.DataFrame) -> None:
+    """Write calibrations and residuals in place of those of the same names."""
+    names = rows["calibration_id"].unique().implode()
+    kept = tables[TABLE].filter(~pl.col("calibration_id").is_in(names))
+    _replace(tables.folder / f"{TABLE}.csv", pl.concat([kept, rows.select(kept.columns)], how="vertical_relaxed"))
+    place, columns = tables.folder / RESIDUALS, schema(tables)
+    errors = [pl.col(c).round_sig_figs(3) if c.endswith("_error") else pl.col(c) for c in columns]
+    told = found.select(errors)
+    before = stored_residuals(tables).filter(~pl.col("calibration_id").is_in(names)).select(*columns)
+    _replace(place, pl.concat([before, told], how="vertical_relaxed"))
+    print(f"\nKept as {', '.join(rows['calibration_id'].unique(maintain_order=True))} in {tables.folder / TABLE}.csv")
+
+
+def _replace(place: Path, frame: pl.DataFrame) -> None:
+    """Write a table of the data folder whole, or leave it as it was; raises CalcError where it cannot be written."""
+    try:
+        with aside(str(place)) as path, Path(path).open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(frame.columns)
+            writer.writerows([csv_text(v) for v in row] for row in frame.iter_rows())
+    except OSError as error:
+        raise CalcError(f"{place}: cannot be written ({error.strerror})") from error
