@@ -14,8 +14,8 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from calc import polars_engine
-from calc.calibration.applied import calibrated
 from calc.alternatives import NTH_STACK, joined, structure
+from calc.calibration.applied import calibrated
 from calc.companions import accompanied, substituted
 from calc.errors import CalcError
 from calc.loading import load_companion_sheet, load_sheet

@@ -10,8 +10,8 @@ from calc.program import GRAINS
 Value = str | int | float
 OPTIONS = (
     "batch", "input_len", "output_len", "cached_len", "n_images", "precision", "weight_format", "expert_format",
-    "embedding_format", "head_format", "activation_format", "kv_format", "attention", "calibration", "technique", "tp", "pp", "ep",
-    "cp", "dp",
+    "embedding_format", "head_format", "activation_format", "kv_format", "attention", "calibration", "technique",
+    "tp", "pp", "ep", "cp", "dp",
 )  # fmt: skip
 """Scenario columns that the command line has an option for; others are set by name."""
 

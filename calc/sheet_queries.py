@@ -120,7 +120,8 @@ def _refused(tables: Tables, dialect: Dialect, refusals: list[str]) -> str:
         f"p.precision_id is null then {error}('unknown precision ' || s.precision)",
         f"lower(s.attention) not in ('flash', 'eager') then {error}('unknown attention ' || s.attention)",
         f"trim(s.technique) <> '' then {error}('a technique needs calc.evaluate: these views know none')",
-        f"trim(s.calibration) not in ('', 'ideal') then {error}('a calibration needs calc.evaluate: these views know none')",
+        "trim(s.calibration) not in ('', 'ideal') "
+        f"then {error}('a calibration needs calc.evaluate: these views know none')",
         "coalesce(s.input_len, 1) = 0 and coalesce(s.output_len, 1) = 0 "
         f"then {error}('input_len and output_len are both 0')",
         "s.cached_len > 0 and s.cached_len >= coalesce(s.input_len, 1024) "

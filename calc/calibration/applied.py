@@ -36,6 +36,8 @@ CONTINUOUS = "is_continuous"
 """Whether prompts are computed as they come: known of an engine, not fitted."""
 PREDICTED = {"ttft_s": "ttft_s", "tpot_s": "tpot_s", "e2e_s": "output_tokens_per_s"}
 """What a figure is called where its error is told."""
+ERRORS = (COLUMN, *(f"{p}_{e}" for p in PREDICTED.values() for e in (MEDIAN, P90)), NOTE)
+"""What is told beside the figures of a calibrated answer."""
 LEFT_OUT = {"device_error": "hardware_id", "model_error": "shape"}
 """Errors of rows without those of the same device, or the same model, and what tells these."""
 
@@ -193,7 +195,7 @@ def _outside(measured: pl.DataFrame, asked: pl.DataFrame) -> pl.Series:
     strange = ~pl.col("architecture").is_in(architectures).fill_null(value=False)
     said = [pl.when(strange).then(pl.format("architecture {}", pl.col("architecture").fill_null("unknown")))]
     for column, label in RANGES.items():
-        low, high = measured[column].min(), measured[column].max()
+        low, high = (float(str(v)) for v in (measured[column].min(), measured[column].max()))
         between = f"{label} {{}} ({low:,.0f} to {high:,.0f})"
         text = pl.format(between, pl.col(column).cast(pl.Int64))
         said.append(pl.when(~pl.col(column).is_between(low, high)).then(text))

@@ -1,4 +1,4 @@
-"""``calc calibrate``: factors and overheads from measurements, written to ``data/calibrations.csv`` with their errors."""
+"""``calc calibrate``: factors and overheads from measurements, kept in ``data/calibrations.csv`` with their errors."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def calibrate(tables: Tables, file: str | None = None, name: str | None = None) 
         found.append(residuals(own, lower).with_columns(calibration_id=pl.lit(called)))
         rows += _rows(called, own, fitted, Path(file).name if file else measurements.__name__)
     if not rows:
-        raise CalcError(f"no engine has {FEWEST} measurements of times; give more, or a --name for all of them together")
+        raise CalcError(f"no engine has {FEWEST} measurements of times; give more, or a --name for all together")
     every = pl.concat(found)
     _print(every)
     _write(tables, pl.DataFrame(rows), every)
@@ -85,7 +85,7 @@ def _rows(name: str, data: Design, fitted: Fitted, source: str) -> list[dict[str
     of = {ANY: (data, fitted.together)} | {
         a: (data.only(data.rows["architecture"] == a), factors) for a, factors in sorted(fitted.of.items())
     }
-    is_continuous = float(data.rows["engine"].is_in(JOINING).mean() or 0) > 1 / 2
+    is_continuous = 2 * data.rows["engine"].is_in(JOINING).sum() > data.rows.height
     return [
         {
             "calibration_id": name, "architecture": architecture,

@@ -48,7 +48,7 @@ def _measured_often(rows: pl.DataFrame) -> pl.Series:
 
 
 def summary(found: pl.DataFrame, by: list[str]) -> pl.DataFrame:
-    """Return the median and the 90th percentile of absolute errors, by some columns, with how many there are of each."""
+    """Return the median and the 90th percentile of absolute errors by some columns, and how many there are of each."""
     told = []
     for name, error in {"fitted": "fitted_error", "device out": "device_error", "model out": "model_error"}.items():
         size = pl.col(error).abs()

@@ -142,9 +142,9 @@ def fit(data: Design, lower: Matrix, prior: Matrix, prior_rows: float) -> Matrix
 
 def _balance(rows: pl.DataFrame) -> Matrix:
     """Return weights by which a device or model that was measured often does not drown the others."""
-    many = rows.select(pl.len().over("figure", "hardware_id", "model_id").cast(pl.Float64).sqrt()).to_series()
-    found: Matrix = (1 / many).to_numpy()
-    return found / found.mean()
+    many = rows.select(pl.len().over("figure", "hardware_id", "model_id")).to_series().to_numpy()
+    weights: Matrix = 1 / np.sqrt(many)
+    return weights / float(weights.mean())
 
 
 @dataclass(frozen=True)

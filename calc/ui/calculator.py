@@ -9,6 +9,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from calc import charts, operator_graph, reproduce
+from calc.calibration.applied import ERRORS, errors_told
 from calc.display import capacity, quantity
 from calc.errors import CalcError
 from calc.loading import load_sheet
@@ -30,7 +31,7 @@ UTILISATIONS = {"prefill": "mfu", "decode": "mbu"}
 """What a stage should come near to, under what it is bound by."""
 SERVING = (
     *HEADLINES, *HELD, "fleet_devices", "memory_needed_bytes", "memory_capacity_bytes", "shortfall_bytes",
-    "min_devices", "reason",
+    "min_devices", "reason", *ERRORS,
 )  # fmt: skip
 STAGE = ("stage", "time_s", "bound", *UTILISATIONS.values(), "reason", "assumed")
 """Results that the page reads: the others are not computed."""
@@ -64,6 +65,8 @@ def page() -> None:
     except CalcError as error:
         st.error(str(error), title="This question has no answer", icon=":material/error:")
         return
+    if told := errors_told(serving):
+        st.caption(f":material/target: {told}", text_alignment="left")
     _caveats(serving, stages)
     _memory(serving)
     about.caption(_about(question))

@@ -14,7 +14,7 @@ from calc.evaluation import answered
 from calc.tables import load
 from calc.ui import answers, engine_lines, session, share
 from calc.ui.answers import Question, Version, Word
-from calc.ui.question import ASKED, model, size, techniques
+from calc.ui.question import ASKED, calibration, model, size, techniques
 
 SHOWN = (
     "device", "precision", "tp", "dp", "fleet_devices", "batch", "usd_per_million_output_tokens", "ttft_s", "tpot_s",
@@ -90,7 +90,10 @@ def _workload() -> dict[str, Any]:
     of = st.multiselect("Vendors", vendors, key="vendors", bind="query-params", placeholder="All")
     mine = devices.filter(pl.col("kind").is_in(chosen or []))
     found["devices"] = (mine.filter(pl.col("vendor").is_in(of)) if of else mine)["hardware_id"].to_list()
-    found |= techniques(words, "_serve", answers.technique_with(POLICY))
+    found["calibration"] = calibration(words["calibration"], "_serve")
+    # an engine that was measured batches as it does
+    usual = [] if found["calibration"] else answers.technique_with(POLICY)
+    found |= techniques(words, "_calibrated" if found["calibration"] else "_serve", usual)
     return found
 
 

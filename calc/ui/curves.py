@@ -14,7 +14,7 @@ from calc.errors import CalcError
 from calc.questions import stack_of
 from calc.ui import answers, session, share
 from calc.ui.answers import Question, Word
-from calc.ui.question import choose, device_names
+from calc.ui.question import calibrations, choose, device_names
 
 POINTS = 40
 FACTOR = "bandwidth_factor"
@@ -30,7 +30,8 @@ SERVING = (
     "usd_per_million_output_tokens", "energy_j_per_token", "memory_needed_bytes", "kv_cache_bytes", "mfu", "mbu",
 )  # fmt: skip
 STAGES = ("time_s", "ops", "memory_bytes", "arithmetic_intensity", "attainable_ops_per_s")
-BY = {"model_id": "Model", "hardware_id": "Device", "precision": "Precision", "technique": "Technique"}
+BY = {"model_id": "Model", "hardware_id": "Device", "precision": "Precision", "technique": "Technique",
+      "calibration": "Calibration"}  # fmt: skip
 LINES = 6
 
 
@@ -90,10 +91,13 @@ def _lines(question: Question, by: str) -> list[str]:
         return [ids[n] for n in names]
     elif by == "precision":
         options = tables["precisions"]["precision_id"].to_list()
+    elif by == "calibration":
+        options = calibrations()
     else:
         options = ["none", *tables["techniques"]["technique_id"]]
     default = {
         "precision": [own, "w8a8kv8", "w4a16kv16"],
+        "calibration": options[:2],
         "technique": ["none", *tables["techniques"].filter(group="compression")["technique_id"].head(1)],
     }.get(by, [own])
     usual = list(dict.fromkeys(v for v in default if v in options))

@@ -8,7 +8,9 @@ from functools import lru_cache
 import polars as pl
 import streamlit as st
 
+from calc.calibration.applied import IDEAL, TABLE
 from calc.errors import CalcError
+from calc.patches import FITTED
 from calc.questions import ATTENTIONS, DEGREES, stack_of
 from calc.tables import FORMATS, spellings
 from calc.ui import answers, session
@@ -53,6 +55,7 @@ def choose(suffix: str = "", precision: str = PRECISION, own_model: bool = True)
     with st.expander("Several devices", icon=":material/hub:"):
         for column in (*DEGREES, "dp"):
             said[column] = size(column, words[column], suffix)
+    said["calibration"] = calibration(words["calibration"], suffix)
     said |= techniques(words, suffix)
     said["attention"] = _few("attention", words["attention"], ATTENTIONS, suffix)
     about = "Whose accounting: exact counts unavoidable work and traffic, llm_viewer follows the survey's tool."
@@ -183,10 +186,25 @@ def size(column: str, word: Word, suffix: str = "") -> int:
     )  # fmt: skip
 
 
+def calibrations() -> list[str]:
+    """Return the calibrations to choose from, the roofline itself first."""
+    return [IDEAL, *session.tables()[TABLE]["calibration_id"].unique(maintain_order=True)]
+
+
+def calibration(word: Word, suffix: str = "") -> str | None:
+    """Draw the list of calibrations; return the one chosen, nothing for the roofline itself."""
+    chosen = st.selectbox(
+        word.label, calibrations(), key=f"calibration{suffix}", bind="query-params",
+        help="The roofline itself, or times as measurements of an engine say, with the error to be expected.",
+    )  # fmt: skip
+    return None if chosen == IDEAL else str(chosen)
+
+
 def techniques(words: Mapping[str, Word], suffix: str = "", usual: Sequence[str] = ()) -> Said:
     """Draw the list of techniques and what the chosen ones may be told; return the scenario's columns."""
     tables = session.tables()
-    known = dict(tables["techniques"].select("technique_id", "label").iter_rows())
+    listed = tables["techniques"].filter(pl.col("group") != FITTED)
+    known = dict(listed.select("technique_id", "label").iter_rows())
     chosen = st.multiselect(
         words["technique"].label, list(known), default=usual, key=f"technique{suffix}", bind="query-params",
         placeholder="None", help="Applied in the order chosen.",
