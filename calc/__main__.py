@@ -16,6 +16,7 @@ from calc import survey_commands
 from calc.catalogue_commands import add_commands
 from calc.errors import CalcError, closest
 from calc.grid import commands as grid_commands
+from calc.machine import commands as machine_commands
 from calc.output import WRITERS, print_frame, writable, write, write_text
 from calc.workbook import commands as workbook_commands
 
@@ -138,6 +139,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add_commands(commands)
     grid_commands.add_commands(commands)
+    machine_commands.add_commands(commands)
     survey_commands.add_commands(commands, _scenario, _asked)
     workbook_commands.add_commands(commands, _scenario, _questions)
     validate = commands.add_parser("validate", help="predictions held against measurements, and what breaks the bound")
@@ -353,7 +355,7 @@ def _print(found: pl.DataFrame, by: str, own: Sequence[str] = ()) -> None:
     if by == "operator":
         print("\nEach row is one instance; the model has count of them.")
     if told := errors_told(found):
-        print(told)
+        print(told if by != "operator" else "Calibrations are of whole steps: operators are those of the roofline.")
     for column in ("assumed", "reason"):
         for text in dict.fromkeys(found[column].drop_nulls()) if column in found.columns else ():
             print(f"{column}: {text}")

@@ -35,7 +35,7 @@ SIZES = (*MEMORY, "kv_cache_tokens", "max_batch")
 KERNELS = ("matrix_ops_per_s", "attention_ops_per_s", "memory_bytes_per_s")
 """Metrics of a kernel, not of a model."""
 METRICS = (*TIMES, *SIZES, *KERNELS)
-JOINING = ("vllm", "vllm_v0", "sglang", "tensorrt_llm")
+JOINING = ("vllm", "vllm_v0", "sglang", "tensorrt_llm", "tensorrt_llm_v0")
 """Engines that compute a prompt as soon as it comes, whatever else is in flight."""
 SCENARIO = (
     "model_id", "hardware_id", "precision", "weight_format", "expert_format", "activation_format", "kv_format",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -109,6 +110,19 @@ def write(frame: pl.DataFrame, target: str, sheet: str = "exact", is_answer: boo
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         reason = str(error).splitlines()[0]
         raise CalcError(f"{target}: a column has a type that {ending} cannot hold ({reason})") from error
+
+
+def replace_table(place: Path, frame: pl.DataFrame) -> None:
+    """Write a table of the data folder whole, as its files are written, or leave it as it was.
+
+    Raises CalcError where it cannot be written.
+    """
+    from calc.files import csv_text
+
+    with aside(str(place)) as part, Path(part).open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(frame.columns)
+        writer.writerows([csv_text(v) for v in row] for row in frame.iter_rows())
 
 
 def write_text(target: str, text: str) -> None:

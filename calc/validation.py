@@ -7,6 +7,7 @@ from pathlib import Path
 import duckdb
 import polars as pl
 
+from calc.calibration.judged import held_out, in_use, judge
 from calc.errors import CalcError
 from calc.files import parse_csv, read_given
 from calc.measured import LARGEST_BYTES, MEMORY, Measured, measurements, predictions
@@ -63,7 +64,8 @@ def beyond(found: pl.DataFrame) -> pl.DataFrame:
 def validate(tables: Tables, file: str | None = None) -> None:
     """Print how a file of measurements, or the product's own, stands to the predictions.
 
-    Raises DataError for a file that is none, CalcError where the bound is broken without an explanation, or too often.
+    Raises DataError for a file that is none, CalcError where the bound is broken without an explanation, or too often,
+    and where calibrated predictions of a group miss the aim without one.
     """
     told = measurements(tables, Path(file) if file else None)
     _print_rejected(told)
@@ -75,6 +77,7 @@ def validate(tables: Tables, file: str | None = None) -> None:
     _print_memory(memory(tables, told.accepted))
     faster = answered.filter(pl.col("roofline_share") > 1 + WITHIN, pl.col("bound_share") <= 1 + WITHIN)
     print(f"\n{faster.height:,} are faster than their operators one by one, and slower than the bound.")
+    judge(tables, in_use(tables, told.accepted) if file else held_out(tables))
     _judge(answered, exceptions(tables))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,9 +12,8 @@ from calc.calibration.applied import residuals as stored_residuals
 from calc.calibration.held_out import residuals, summary
 from calc.calibration.regression import Design, Fitted, design, fit_engine, least
 from calc.errors import CalcError
-from calc.files import csv_text
 from calc.measured import JOINING, measurements
-from calc.output import aside, print_frame
+from calc.output import print_frame, replace_table
 from calc.tables import Tables
 from calc.validation import exceptions
 
@@ -121,21 +119,10 @@ def _write(tables: Tables, rows: pl.DataFrame, found: pl.DataFrame) -> None:
     """Write calibrations and residuals in place of those of the same names."""
     names = rows["calibration_id"].unique().implode()
     kept = tables[TABLE].filter(~pl.col("calibration_id").is_in(names))
-    _replace(tables.folder / f"{TABLE}.csv", pl.concat([kept, rows.select(kept.columns)], how="vertical_relaxed"))
+    replace_table(tables.folder / f"{TABLE}.csv", pl.concat([kept, rows.select(kept.columns)], how="vertical_relaxed"))
     place, columns = tables.folder / RESIDUALS, schema(tables)
     errors = [pl.col(c).round_sig_figs(3) if c.endswith("_error") else pl.col(c) for c in columns]
     told = found.select(errors)
     before = stored_residuals(tables).filter(~pl.col("calibration_id").is_in(names)).select(*columns)
-    _replace(place, pl.concat([before, told], how="vertical_relaxed"))
+    replace_table(place, pl.concat([before, told], how="vertical_relaxed"))
     print(f"\nKept as {', '.join(rows['calibration_id'].unique(maintain_order=True))} in {tables.folder / TABLE}.csv")
-
-
-def _replace(place: Path, frame: pl.DataFrame) -> None:
-    """Write a table of the data folder whole, or leave it as it was; raises CalcError where it cannot be written."""
-    try:
-        with aside(str(place)) as path, Path(path).open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(frame.columns)
-            writer.writerows([csv_text(v) for v in row] for row in frame.iter_rows())
-    except OSError as error:
-        raise CalcError(f"{place}: cannot be written ({error.strerror})") from error
