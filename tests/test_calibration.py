@@ -13,6 +13,7 @@ from conftest import Run
 import calc
 from calc.calibration.applied import ANY, calibrating, fitted_parameters
 from calc.calibration.calibrate import calibrate
+from calc.calibration.judged import held_out, in_use, judge, missed
 from calc.errors import CalcError
 from calc.evaluation import answered
 from calc.measured import measurements
@@ -210,3 +211,30 @@ def test_every_calibration_says_what_it_rests_on() -> None:
         assert whole["n_measurements"][0] >= 30
     for column in ("decode_matrix_factor", "decode_weights_factor", "decode_cache_factor", "prefill_wide_factor"):
         assert (rows[column] >= 1).all(), column
+
+
+def test_a_group_that_misses_the_aim_is_named_or_fails(data: Path) -> None:
+    """The product's own groups are within the aim or listed with a cause; one that gets worse than listed fails."""
+    tables = load()
+    assert judge(tables, held_out(tables)) == ""
+    listed = missed(tables)
+    assert (listed["cause"].str.len_chars() > 30).all()
+    worse = held_out(tables).with_columns(pl.col("error") * 1.5)
+    assert f"tpot_s of {listed.filter(predicted='tpot_s')['calibration_id'][0]}" in judge(tables, worse)
+    (data / "measured" / "missed.csv").unlink()
+    assert f"{listed.height} groups are further off" in judge(load(data), held_out(load(data)))
+
+
+def test_a_users_own_measurements_are_judged(data: Path) -> None:
+    """Times that a calibration gives have no error; a tenth more is a tenth."""
+    tables = load(data)
+    rows = made_up(tables, {"decode_weights_factor": 1.3}, ("nvidia_a40",), "mine").filter(metric="tpot_s")
+    engine = rows.with_columns(engine=pl.lit("llama.cpp"))
+    asked = engine.select(
+        "model_id", "hardware_id", "precision", "batch", "input_len", "output_len", calibration="engine"
+    )
+    given = answered(tables, asked, "serving", columns=["tpot_s"])["tpot_s"]
+    same = in_use(tables, engine.with_columns(value=given))
+    assert same["error"].abs().max() < 1e-9  # type: ignore[operator]
+    more = in_use(tables, engine.with_columns(value=given / 1.1))
+    assert more["error"].to_list() == pytest.approx([0.1] * more.height)
