@@ -8,6 +8,7 @@ import duckdb
 import polars as pl
 
 from calc.calibration.judged import held_out, in_use, judge
+from calc.errors import CalcError
 from calc.files import parse_csv, read_given
 from calc.measured import LARGEST_BYTES, MEMORY, Measured, measurements, predictions
 from calc.output import print_frame

@@ -6,6 +6,8 @@ import polars as pl
 import streamlit as st
 
 from calc import validation, validation_charts
+from calc.calibration.applied import residuals
+from calc.calibration.held_out import summary
 from calc.display import quantity
 from calc.errors import CalcError
 from calc.measured import measurements
@@ -25,6 +27,13 @@ GROUPS = {
     "Precision": "precision",
     "Metric": "metric",
 }
+ERRORS_BY = {
+    "Calibration": "calibration_id",
+    "Architecture": "architecture",
+    "Device": "hardware_id",
+    "Model": "model_id",
+}
+CALIBRATE = {"bash": "python -m calc calibrate"}
 TEXTS = {
     "bash": "python -m calc validate",
     "sql": "select engine, count(*) as n, median(roofline_share) as share\nfrom measured_vs_predicted\n"
@@ -55,6 +64,7 @@ def page() -> None:
         "What is below the bound, everything fused and overlapped, is listed at the end."
     )
     _groups(answered)
+    _calibrations()
     _beyond(answered, chosen.height - answered.height)
 
 
@@ -118,6 +128,32 @@ def _groups(answered: pl.DataFrame) -> None:
         shown, words, alt="Share of the roofline that was reached", key="groups", shares=("median",),
         column_config=percents,
     )  # fmt: skip
+
+
+def _calibrations() -> None:
+    """Draw how far calibrated predictions are from measurements, left out and not."""
+    by = ERRORS_BY[str(st.segmented_control(
+        "Errors by", list(ERRORS_BY), default="Calibration", required=True, key="errors_by", bind="query-params",
+    ))]  # fmt: skip
+    found = residuals(load(answers.version()[0]))
+    if found.is_empty():
+        st.info("No calibration is fitted yet: `python -m calc calibrate`.", icon=":material/target:")
+        return
+    table = summary(found, ["predicted", by]).drop("n device out", "n model out")
+    share.section("Errors of calibrated predictions", f"calibration_errors_by_{by}", table, texts=CALIBRATE)
+    names = {"device out": "Device left out", "model out": "Model left out", "fitted": "Fitted to all"}
+    words = {
+        "predicted": Word("Figure"), by: Word(next(label for label, column in ERRORS_BY.items() if column == by)),
+        "n fitted": Word("Measurements"),
+    }  # fmt: skip
+    percents = {}
+    for column, label in names.items():
+        told = "Median of the relative errors" if column == "fitted" else "Of fits that never saw it"
+        for suffix, half in (("", ""), (" p90", ", 90 %")):
+            words[column + suffix] = Word(label + half, "", told)
+            percents[column + suffix] = st.column_config.NumberColumn(label + half, help=told, format="percent")
+    share.table(table, words, alt="Errors of calibrated predictions", key="errors", column_config=percents)
+    st.caption("Empty where nothing of the sort would be left to predict from.")
 
 
 def _beyond(answered: pl.DataFrame, unanswered: int) -> None:
