@@ -13,11 +13,11 @@ from conftest import Run
 import calc
 from calc.calibration.applied import ANY, calibrating, fitted_parameters
 from calc.calibration.calibrate import calibrate
-from calc.calibration.judged import held_out, in_use, judge, missed
+from calc.calibration.judged import by_metric, held_out, in_use, judge, missed
 from calc.errors import CalcError
 from calc.evaluation import answered
 from calc.measured import measurements
-from calc.tables import Tables, load
+from calc.tables import ROOT, Tables, load
 
 NAMES = load()["calibrations"]["calibration_id"].unique(maintain_order=True).to_list()
 TRUE = {
@@ -238,3 +238,27 @@ def test_a_users_own_measurements_are_judged(data: Path) -> None:
     assert same["error"].abs().max() < 1e-9  # type: ignore[operator]
     more = in_use(tables, engine.with_columns(value=given / 1.1))
     assert more["error"].to_list() == pytest.approx([0.1] * more.height)
+
+
+def test_the_readme_shows_the_errors_as_they_are() -> None:
+    """Median and 90th percentile by metric, fitted and left out, from the residuals."""
+    table = (
+        (ROOT / "README.md").read_text(encoding="utf-8").partition("| metric | fitted to all |")[2].partition("\n\n")[0]
+    )
+    told = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:] if line.startswith("|")
+    ]
+    labels = {
+        "decode, one user": "decode_tokens_per_s_per_user", "TPOT, served": "tpot_s", "TTFT": "ttft_s",
+        "decode, a batch (llama-batched-bench)": "decode_tokens_per_s", "prefill": "prefill_tokens_per_s",
+        "throughput": "output_tokens_per_s",
+    }  # fmt: skip
+    rows = {row["metric"]: row for row in by_metric(load()).iter_rows(named=True)}
+    assert {labels[row[0]] for row in told} == set(rows)
+    for label, *cells in told:
+        of = rows[labels[label]]
+        wanted = [
+            f"{of[f'{k} median']:.1%} · {of[f'{k} p90']:.0%} ({of[f'{k} n']:,})" if of[f"{k} n"] else "–"
+            for k in ("fitted", "device out", "kin known", "model out")
+        ]
+        assert cells == wanted, label

@@ -10,7 +10,7 @@ import polars as pl
 from calc.calibration.applied import ANY, CONTINUOUS, RESIDUALS, TABLE, schema
 from calc.calibration.applied import residuals as stored_residuals
 from calc.calibration.held_out import residuals, summary
-from calc.calibration.regression import Design, Fitted, design, fit_engine, least
+from calc.calibration.regression import Design, Fitted, bounds, design, fit_engine
 from calc.errors import CalcError
 from calc.measured import JOINING, measurements
 from calc.output import print_frame, replace_table
@@ -35,11 +35,11 @@ def calibrate(tables: Tables, file: str | None = None, name: str | None = None) 
     told = measurements(tables, Path(file) if file else None)
     print(f"{told.accepted.height:,} measurements, {told.rejected.height:,} rows rejected")
     data = _usable(tables, design(tables, told.accepted))
-    lower = least(tables, data.parameters)
+    within = bounds(tables, data.parameters)
     rows, found = [], []
     for called, own in _by_name(data, name).items():
-        fitted = fit_engine(own, lower)
-        found.append(residuals(own, lower).with_columns(calibration_id=pl.lit(called)))
+        fitted = fit_engine(own, within)
+        found.append(residuals(own, within).with_columns(calibration_id=pl.lit(called)))
         rows += _rows(called, own, fitted, Path(file).name if file else measurements.__name__)
     if not rows:
         raise CalcError(f"no engine has {FEWEST} measurements of times; give more, or a --name for all together")

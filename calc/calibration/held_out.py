@@ -9,19 +9,19 @@ import numpy as np
 import polars as pl
 
 from calc.calibration.applied import LEFT_OUT, PREDICTED
-from calc.calibration.regression import Design, Matrix, fit_engine
+from calc.calibration.regression import Bounds, Design, fit_engine
 
 FEWEST_LEFT = 10
 """Measurements of the same figure that must be left, for a prediction to rest on anything."""
 
 
-def residuals(data: Design, lower: Matrix) -> pl.DataFrame:
+def residuals(data: Design, within: Bounds) -> pl.DataFrame:
     """Return an engine's measurements with the relative error of the fit (``fitted_error``) and of fits without their
     device or model (``device_error``, ``model_error``; empty where nothing of the sort would be left).
 
     ``is_known_architecture`` tells whether without its device another of its architecture is left.
     """
-    errors = {"fitted_error": data.errors(fit_engine(data, lower).factors(data.rows))}
+    errors = {"fitted_error": data.errors(fit_engine(data, within).factors(data.rows))}
     is_known = np.zeros(data.rows.height, dtype=bool)
     for error, by in LEFT_OUT.items():
         errors[error] = np.full(data.rows.height, np.nan)
@@ -31,7 +31,7 @@ def residuals(data: Design, lower: Matrix) -> pl.DataFrame:
             if not left.rows.height:
                 continue
             enough = out.rows["figure"].is_in(_measured_often(left.rows).implode()).to_numpy()
-            found = out.errors(fit_engine(left, lower).factors(out.rows))
+            found = out.errors(fit_engine(left, within).factors(out.rows))
             errors[error][mine.to_numpy()] = np.where(enough, found, np.nan)
             if error == "device_error":
                 kinds = left.rows.select("figure", "architecture").unique().rows()

@@ -10,6 +10,7 @@ import polars as pl
 from calc.calibration.applied import ANY, LEFT_OUT, PREDICTED, TABLE, residuals
 from calc.calibration.regression import design
 from calc.files import parse_csv, read_given
+from calc.measured import measurements
 from calc.output import print_frame
 from calc.tables import Tables
 
@@ -50,6 +51,28 @@ def held_out(tables: Tables) -> pl.DataFrame:
     """
     by_device, by_model = LEFT_OUT
     return residuals(tables).with_columns(error=pl.coalesce(by_model, by_device, "fitted_error"))
+
+
+def by_metric(tables: Tables) -> pl.DataFrame:
+    """Return what the product's own measurements were predicted with: a row per ``metric``.
+
+    Median and 90th percentile of the relative error of fits to all rows, without the row's device, without it where
+    another device of its architecture is left, and without its model; with how many there are of each.
+    """
+    metrics = measurements(tables).accepted.select("measurement_id", "metric")
+    found = residuals(tables).join(metrics, on="measurement_id", how="inner")
+    kin = pl.col("hardware_id").n_unique().over("calibration_id", "predicted", "architecture") > 1
+    found = found.with_columns(kin_error=pl.when(kin).then("device_error"))
+    told = []
+    for name, error in {"fitted": "fitted_error", "device out": "device_error", "kin known": "kin_error",
+                        "model out": "model_error"}.items():  # fmt: skip
+        size = pl.col(error).abs()
+        told += [
+            size.count().alias(f"{name} n"),
+            size.median().alias(f"{name} median"),
+            size.quantile(0.9, "linear").alias(f"{name} p90"),
+        ]
+    return found.group_by("metric").agg(told).sort("metric")
 
 
 def judge(tables: Tables, found: pl.DataFrame) -> str:

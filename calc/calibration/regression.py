@@ -61,10 +61,19 @@ class Design:
         return predicted / self.measured_s - 1
 
 
-def least(tables: Tables, parameters: tuple[str, ...]) -> Matrix:
-    """Return the least that each parameter may be: 1 where its default says that the roofline is a bound."""
-    defaults = dict(tables["parameters"].select("parameter", "default_value").iter_rows())
-    return np.array([defaults[p] for p in parameters])
+@dataclass(frozen=True)
+class Bounds:
+    """Between what each factor lies: the roofline's own at the least, the parameter's maximum at most."""
+
+    lower: Matrix
+    upper: Matrix
+
+
+def bounds(tables: Tables, parameters: tuple[str, ...]) -> Bounds:
+    """Return the bounds of factors: defaults are those of the roofline, which nothing can beat."""
+    rows = {p: v for p, *v in tables["parameters"].select("parameter", "default_value", "maximum").iter_rows()}
+    lower, upper = np.array([rows[p] for p in parameters], dtype=np.float64).T
+    return Bounds(lower, upper)
 
 
 def design(tables: Tables, frame: pl.DataFrame) -> Design:
@@ -117,27 +126,37 @@ def measured_time() -> pl.Expr:
     )  # fmt: skip
 
 
-def fit(data: Design, lower: Matrix, prior: Matrix, prior_rows: float) -> Matrix:
-    """Return the factors, none below ``lower``, that make relative errors small in the sense of their median.
+def fit(data: Design, within: Bounds, prior: Matrix, prior_rows: float) -> Matrix:
+    """Return the factors, within bounds, that make relative errors small in the sense of their median.
 
     ``prior`` is what is believed without measurements: as much as ``prior_rows`` of them weigh.
     """
-    from scipy.optimize import nnls
-
     shares = data.columns / data.measured_s[:, None]
     scale = np.maximum(np.abs(shares).mean(axis=0), TINY)
-    shares, floor = shares / scale, lower * scale
+    shares, floor, room = shares / scale, within.lower * scale, (within.upper - within.lower) * scale
     pull = np.sqrt(prior_rows) * np.eye(len(scale))
-    pulled = pull @ ((prior - lower) * scale)
+    pulled = pull @ ((prior - within.lower) * scale)
     balance = _balance(data.rows)
     weights, found = balance, floor
     for _ in range(ROUNDS):
         system = np.vstack([shares * weights[:, None], pull])
-        found = nnls(system, np.append(weights * (1 - shares @ floor), pulled))[0] + floor
+        found = _bounded(system, np.append(weights * (1 - shares @ floor), pulled), room) + floor
         missed = np.maximum(np.abs(shares @ found - 1), SMALL)
         weights = balance * np.minimum(np.sqrt(TYPICAL / missed), MOST)
     result: Matrix = found / scale
     return result
+
+
+def _bounded(system: Matrix, target: Matrix, room: Matrix) -> Matrix:
+    """Return the non-negative least-squares solution; what goes beyond its room stays at its end."""
+    from scipy.optimize import nnls
+
+    found: Matrix = nnls(system, target)[0]
+    over = found > room
+    if over.any():
+        found = np.where(over, room, 0.0)
+        found[~over] = np.minimum(nnls(system[:, ~over], target - system @ found)[0], room[~over])
+    return found
 
 
 def _balance(rows: pl.DataFrame) -> Matrix:
@@ -159,11 +178,11 @@ class Fitted:
         return np.array([self.of.get(a, self.together) for a in rows["architecture"]])
 
 
-def fit_engine(data: Design, lower: Matrix) -> Fitted:
+def fit_engine(data: Design, within: Bounds) -> Fitted:
     """Return the factors of an engine's measurements; those of an architecture lean on those of all."""
-    together = fit(data, lower, lower, ROOT_ROWS)
+    together = fit(data, within, within.lower, ROOT_ROWS)
     every = data.rows["architecture"].drop_nulls().unique(maintain_order=True)
     mine = {a: data.only(data.rows["architecture"].eq_missing(a)) for a in every}
     return Fitted(
-        together, {a: fit(d, lower, together, PRIOR_ROWS) for a, d in mine.items() if d.rows.height >= FEWEST}
+        together, {a: fit(d, within, together, PRIOR_ROWS) for a, d in mine.items() if d.rows.height >= FEWEST}
     )
