@@ -79,10 +79,12 @@ def test_every_column_of_every_table_view_and_result_is_in_the_dictionary() -> N
     assert dictionary.filter(pl.col("description").is_null()).is_empty()
     connection = calc.connect()
     documented = set(dictionary["column_name"]) | set(tables["parameters"]["parameter"])
-    for (view,) in connection.sql("select view_name from duckdb_views() where not internal").fetchall():
-        if not view.startswith("__"):
-            columns = connection.sql(f"select * from {view} limit 0").columns
-            assert set(columns) <= documented, (view, set(columns) - documented)
+    # what DuckDB has noted of each view: to bind them all again takes a minute
+    views = connection.sql("select view_name from duckdb_views() where not internal").fetchall()
+    shown = connection.sql("select table_name, column_name from duckdb_columns() where not internal").fetchall()
+    assert {view for (view,) in views} <= {view for view, _ in shown} and len(views) > 20
+    for view, column in shown:
+        assert view.startswith("__") or (view,) not in views or column in documented, (view, column)
     endings = {"_bytes": "byte", "_s": "s", "_bytes_per_s": "byte/s", "_ops_per_s": "op/s", "_usd": "usd",
                "_usd_per_hour": "usd/hour", "_w": "w", "_per_s": "1/s"}  # fmt: skip
     for name, unit in dictionary.filter(dtype="number").select("column_name", "unit").iter_rows():

@@ -44,10 +44,10 @@ def both(scenarios: pl.DataFrame | pl.LazyFrame, by: str, sheet: str = "exact", 
 @pytest.mark.parametrize("by", GRAINS)
 def test_engines_agree_on_every_model_and_device(by: str, sheet: str) -> None:
     """Every kind of model on every device; the unknown peaks among them give NULL in both."""
-    found = both(calc.scenarios(model=MODELS, hardware=DEVICES[::4], n_images=2), by, sheet)
+    found = both(calc.scenarios(model=MODELS, hardware=DEVICES[::12], n_images=2), by, sheet)
     assert found["model_id"].n_unique() == len(MODELS)
-    eager = calc.scenarios(model=["llama-2-7b", "deepseek-ai/DeepSeek-V3.2"], hardware=DEVICES, attention="eager")
-    assert both(eager, by, sheet).height >= 2 * len(DEVICES)
+    eager = calc.scenarios(model=["llama-2-7b", "deepseek-ai/DeepSeek-V3.2"], hardware=DEVICES[::3], attention="eager")
+    assert both(eager, by, sheet).height >= 2 * len(DEVICES) // 3
 
 
 def test_the_models_have_every_operator() -> None:

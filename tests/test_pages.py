@@ -14,7 +14,9 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 import calc
-from calc.display import link
+from calc.calibration.applied import errors_told
+from calc.display import link, quantity
+from calc.evaluation import answered
 from calc.stacks import what_helps
 from calc.tables import ROOT, load
 from calc.ui import curves
@@ -295,13 +297,49 @@ def test_measurements_stand_beside_predictions() -> None:
     (drawn,) = charts(at)
     points = [pl.read_ipc_stream(rows).height for rows in drawn["rows"]]
     assert int(shown["Measurements"]) in points
-    at = opened("validation", metrics=["Prefill"], of_engine=["mlx"])
+    at = set_to(set_to(at, "metrics", ["prefill_tokens_per_s"]), "of_engine", ["mlx"])
     assert {m.label: m.value for m in at.metric}["Measurements"] == "7"
     assert table(at, 0)["engine"].to_list() == ["mlx"]
+    assert set(table(at, 1)["predicted"]) == {
+        "Time to first token",
+        "Time per output token",
+        "Output tokens per second",
+    }
     at = set_to(at, "by", "Device")
     assert table(at, 0)["hardware_id"].to_list() == ["apple_m4_max"]
-    at = opened("validation", metrics=["Prefill"], of_engine=["neuronx"])
+    at = set_to(at, "errors_by", "Model")
+    assert "Qwen/Qwen3-30B-A3B" in table(at, 1)["model_id"].to_list()
+    at = set_to(at, "of_engine", ["neuronx"])
     assert "No measurement is left" in at.info[0].value
+
+
+def test_a_calibration_is_chosen() -> None:
+    """The figures are the engine's, with the error to be expected; a link keeps it; outside of what was measured is said."""
+    ideal = opened("calculator", model="Qwen/Qwen3-32B", hardware="h100", tp="2")
+    at = set_to(ideal, "calibration", "vllm")
+    frame = pl.DataFrame([{"model_id": "Qwen/Qwen3-32B", "hardware_id": "nvidia_h100_sxm", "tp": 2,
+                           "input_len": 2048, "calibration": "vllm"}])  # fmt: skip
+    wanted = answered(load(), frame, "serving")
+    shown = {m.label: m.value for m in at.metric}
+    assert shown["Time per output token"] == quantity(wanted["tpot_s"][0], "s")
+    assert errors_told(wanted) in [c.value.removeprefix(":material/target: ") for c in at.caption]
+    linked = opened("calculator", model="Qwen/Qwen3-32B", hardware="h100", tp="2", calibration="vllm")
+    assert {m.label: m.value for m in linked.metric} == shown
+    at = set_to(at, "batch", 4096)
+    assert any("outside of what was measured: batch 4096" in c.value for c in at.caption)
+
+
+def test_lines_and_deployments_are_calibrated() -> None:
+    """Curves draw a line for each calibration; Choose hardware asks engines as they were measured."""
+    at = opened("curves", by="Calibration")
+    (drawn,) = charts(at)[:1]
+    lines = {
+        str(v) for rows in drawn["rows"] for f in [pl.read_ipc_stream(rows)] if "line" in f.columns for v in f["line"]
+    }
+    assert {"ideal", "llama.cpp"} <= lines
+    at = opened("choose_hardware", calibration_serve="vllm", model="Qwen/Qwen3-32B")
+    assert not at.error and {"tpot_s", "tpot_s_error"} <= set(table(at, 0).columns)
+    assert any("Calibration vllm: " in c.value for c in at.caption)
 
 
 # survey

@@ -20,11 +20,8 @@ OTHER_KINDS = {
     "n_linear_attention_layers": "linear attention", "is_diffusion": "diffusion", "is_encoder": "an encoder",
 }  # fmt: skip
 """What the bench has no layer for, by the fact that tells it."""
-PLAIN = {
-    "n_local_layers": None, "sliding_window": None, "attention_chunk": None, "n_borrowed_layers": None,
-    "n_mtp_layers": None, "n_vision_layers": None,
-}  # fmt: skip
-"""Facts of a model that its benched layers do without: each attends to the whole context."""
+SHORTER = ("window", "chunk", "local", "borrowed", "mtp", "vision")
+"""In the names of facts that benched layers do without: each attends to the whole context, and is of the text model."""
 BENCHED = "bench"
 
 
@@ -158,7 +155,8 @@ def layers_of(tables: Tables, model_id: str, layers: int) -> dict[str, object]:
     is_moe = bool(row["n_moe_layers"])
     counts = {"n_layers": layers, "n_attention_layers": layers, "n_published_parameters": None}
     counts |= {"n_mlp_layers": None if is_moe else layers, "n_moe_layers": layers if is_moe else None}
-    return row | PLAIN | counts | {"model_id": BENCHED, "aliases": None}
+    plain = {c: None for c in row if any(part in c for part in SHORTER)}
+    return row | plain | counts | {"model_id": BENCHED, "aliases": None}
 
 
 def predicted(

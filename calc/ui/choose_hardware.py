@@ -8,6 +8,7 @@ import polars as pl
 import streamlit as st
 
 from calc import charts, deployments, reproduce
+from calc.calibration.applied import ERRORS, errors_told
 from calc.display import quantity
 from calc.errors import CalcError
 from calc.evaluation import answered
@@ -22,6 +23,8 @@ SHOWN = (
 )  # fmt: skip
 PRECISIONS = ["w16a16kv16", "fp8", "w8a8kv8", "w4a16kv16"]
 KINDS = ["gpu"]
+ERROR_NAMES = {"ttft_s_error": "TTFT ±", "tpot_s_error": "TPOT ±"}
+"""Errors to be expected of a calibration, in few words."""
 POLICY = "chunk_budget"
 """The setting of what a first visit asks: continuous batching as servers do it, prompts in pieces."""
 COMPARED = 6
@@ -54,7 +57,11 @@ def page() -> None:
     names = answers.hardware().select("hardware_id", device="name", vendor="vendor")
     ranked = connection.sql("from best_hardware").pl().join(names, on="hardware_id", how="left")
     extra = found.with_row_index("scenario_row", 1).select(
-        pl.col("scenario_row").cast(pl.Int64), "dp", "tokens_per_s_per_user", "technique"
+        pl.col("scenario_row").cast(pl.Int64),
+        "dp",
+        "tokens_per_s_per_user",
+        "technique",
+        *(c for c in ERRORS if c in found.columns and c not in ranked.columns),
     )
     ranked = ranked.join(extra, on="scenario_row", how="left", maintain_order="left")
     _best(ranked, asked, limits)
@@ -90,10 +97,12 @@ def _workload() -> dict[str, Any]:
     of = st.multiselect("Vendors", vendors, key="vendors", bind="query-params", placeholder="All")
     mine = devices.filter(pl.col("kind").is_in(chosen or []))
     found["devices"] = (mine.filter(pl.col("vendor").is_in(of)) if of else mine)["hardware_id"].to_list()
-    found["calibration"] = calibration(words["calibration"], "_serve")
+    chosen_calibration = calibration(words["calibration"], "_serve")
+    if chosen_calibration is None:
+        return found | techniques(words, "_serve", answers.technique_with(POLICY))
     # an engine that was measured batches as it does
-    usual = [] if found["calibration"] else answers.technique_with(POLICY)
-    found |= techniques(words, "_calibrated" if found["calibration"] else "_serve", usual)
+    found["calibration"] = chosen_calibration
+    found |= techniques(words, "_calibrated")
     return found
 
 
@@ -127,11 +136,13 @@ def _answered(asked: tuple[tuple[str, Any], ...], most: int, version: Version) -
     rows = deployments.candidates(said, devices, precisions, users, most)
     if rows.is_empty():
         return rows
-    return answered(load(version[0]), rows, "serving", columns=(*rows.columns, *deployments.COLUMNS))
+    columns = dict.fromkeys((*rows.columns, *deployments.COLUMNS, *ERRORS))
+    return answered(load(version[0]), rows, "serving", columns=columns)
 
 
 def _words() -> dict[str, Word]:
-    words = answers.words("scenarios") | answers.words("serving")
+    words = answers.words("scenarios") | answers.words("serving") | answers.words("expected_errors")
+    words |= {c: Word(label, "", words[c].description) for c, label in ERROR_NAMES.items()}
     return words | {
         "device": Word("Device", "", "Name of the device"), "vendor": Word("Vendor"),
         "dp": Word("Replicas", "", words["dp"].description),
@@ -177,8 +188,14 @@ def _best(ranked: pl.DataFrame, asked: dict[str, Any], limits: dict[str, float |
         icon=":material/trophy:",
     )  # fmt: skip
     st.toggle("Every deployment, not only the best of each device", key="every", bind="query-params")
-    share.table(shown.select(SHOWN), _words(), alt="Deployments that keep the limits, the cheapest first", key="best")
+    told = {c: st.column_config.NumberColumn(w, format="percent") for c, w in ERROR_NAMES.items()}
+    share.table(
+        shown.select(*SHOWN, *(c for c in told if c in shown.columns)), _words(), key="best", column_config=told,
+        alt="Deployments that keep the limits, the cheapest first",
+    )  # fmt: skip
     st.caption(f"{accepted.height:,} of {ranked.height:,} deployments keep the limits.")
+    if errors := errors_told(accepted.head(1)):
+        st.caption(f":material/target: {errors}. Empty errors lie outside of what was measured.")
     engine_lines.draw(Question(tuple(best.items())))
 
 

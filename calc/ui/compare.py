@@ -6,6 +6,7 @@ import polars as pl
 import streamlit as st
 
 from calc import charts, reproduce
+from calc.calibration.applied import errors_told
 from calc.display import quantity
 from calc.errors import CalcError
 from calc.ui import answers, own_scenarios, share
@@ -92,6 +93,9 @@ def _difference(asked: dict[str, Question], found: dict[str, pl.DataFrame]) -> N
         table, {"figure": Word("Figure"), **named}, alt="Figures of every scenario", key="differences",
         column_config=columns, height="content",
     )  # fmt: skip
+    for letter, frame in found.items():
+        if errors := errors_told(frame):
+            st.caption(f":material/target: {letter}: {errors}")
     same = {c for c, _ in asked["A"].scenario if len({q[c] for q in asked.values()}) == 1}
     told = (f"{c} {asked['A'][c]}" for c in asked["A"].told() if c in same)
     st.caption(f"Alike: {', '.join(told) or 'nothing'}. The address of this page reproduces it.")

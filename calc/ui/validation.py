@@ -152,7 +152,9 @@ def _calibrations() -> None:
         for suffix, half in (("", ""), (" p90", ", 90 %")):
             words[column + suffix] = Word(label + half, "", told)
             percents[column + suffix] = st.column_config.NumberColumn(label + half, help=told, format="percent")
-    share.table(table, words, alt="Errors of calibrated predictions", key="errors", column_config=percents)
+    labels = {name: word.label for name, word in answers.words("serving").items()}
+    shown = table.with_columns(pl.col("predicted").replace(labels))
+    share.table(shown, words, alt="Errors of calibrated predictions", key="errors", column_config=percents)
     st.caption("Empty where nothing of the sort would be left to predict from.")
 
 
