@@ -6,6 +6,7 @@ from pathlib import Path
 
 import duckdb
 import numpy as np
+import openpyxl
 import polars as pl
 import pytest
 from conftest import Run
@@ -262,3 +263,58 @@ def test_the_readme_shows_the_errors_as_they_are() -> None:
             for k in ("fitted", "device out", "kin known", "model out")
         ]
         assert cells == wanted, label
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"calibration": ["vllm"]}, "calibration: List"),
+        ({"calibration": 3}, "unknown calibration '3'"),
+        ({"calibration": "vllm", "batch": "many"}, "batch: 'many' is not a number"),
+        ({"calibration": "vllm", "batch": float("nan")}, "batch: NaN"),
+        ({"calibration": "vllm", "batch": -1}, "batch: -1 is below 1"),
+        ({"calibration": "vllm", "batch": 1e300}, "batch: 1e\\+300 is above"),
+        ({"calibration": "vllm", "tpot_s_error": 1.0}, "'tpot_s_error' bears the name of a result"),
+        ({"calibration": "vllm", "technique": "no_such"}, "unknown technique 'no_such'"),
+        ({"calibration": "vllm", "hardware_id": "no_such"}, "unknown device 'no_such'"),
+        ({"calibration": "vllm", "hardware_id": None}, "names no device"),
+        ({"calibration": "vllm", "step_s": -1.0}, "step_s: -1 is below 0"),
+    ],
+)
+def test_bad_scenarios_are_said_in_a_line(row: dict[str, object], said: str) -> None:
+    """Whatever stands in a row beside a calibration, the message is the one that it would have without."""
+    asked = {"model_id": "Qwen/Qwen3-32B", "hardware_id": "nvidia_h100_sxm", **row}
+    with pytest.raises(CalcError, match=said):
+        answered(load(), pl.DataFrame([asked]), "serving")
+
+
+def test_a_grid_of_a_frame_may_be_calibrated(tmp_path: Path) -> None:
+    """The files hold what a live question gives; a specification with lists of calibrations is refused with the way."""
+    frame = calc.scenarios(
+        model="Qwen/Qwen3-32B", hardware=["nvidia_h100_sxm", "nvidia_rtx_4090"], batch=[1, 8], calibration="vllm"
+    ).collect()
+    calc.build_grid(frame, tmp_path / "g")
+    connection = calc.connect(grid=tmp_path / "g")
+    found = connection.sql("select hardware_id, batch, tpot_s from serving order by all").pl()
+    connection.close()
+    live = answered(load(), frame, "serving", columns=["hardware_id", "batch", "tpot_s"]).sort("hardware_id", "batch")
+    assert found["tpot_s"].to_list() == pytest.approx(live["tpot_s"].to_list(), rel=1e-12)
+    spec = {"axes": {"model": ["Qwen/Qwen3-32B"], "hardware": ["h100"], "calibration": ["vllm"]}}
+    with pytest.raises(CalcError, match="write a grid of a frame"):
+        calc.build_grid(spec, tmp_path / "h")
+
+
+def test_a_calibrated_workbook_has_the_factors_as_inputs(tmp_path: Path) -> None:
+    """Its answers are those of the calibration, and each factor is a name that may be changed."""
+    asked = {"model_id": "Qwen/Qwen3-32B", "hardware_id": "nvidia_h100_sxm", "batch": 8, "calibration": "vllm"}
+    calc.export(asked, str(tmp_path / "c.xlsx"))
+    book = openpyxl.load_workbook(tmp_path / "c.xlsx", data_only=True)
+
+    def value(name: str) -> object:
+        sheet, cell = book.defined_names[name].attr_text.replace("$", "").replace("'", "").split("!")
+        return book[sheet][cell].value
+
+    live = answered(load(), pl.DataFrame([asked]), "serving").row(0, named=True)
+    row = load()["calibrations"].filter(calibration_id="vllm", architecture="Hopper").row(0, named=True)
+    assert value("tpot_s") == pytest.approx(live["tpot_s"], rel=1e-9)
+    assert value("decode_weights_factor") == row["decode_weights_factor"]

@@ -57,12 +57,16 @@ def calibrated(tables: Tables, scenarios: pl.DataFrame | pl.LazyFrame) -> Asked:
     measured; ``calibration_note`` says what lies outside. Scenarios that name none stay as they are. Raises
     ScenarioError for an unknown calibration.
     """
-    if COLUMN not in scenarios.collect_schema().names():
+    given = scenarios.collect_schema()
+    if COLUMN not in given or not {"model_id", "hardware_id"} <= given.keys():
         return Asked(scenarios, scenarios)
     frame = scenarios.lazy().collect()
     named = _named(tables, frame)
     if named.null_count() == frame.height:
         return Asked(scenarios, scenarios)
+    clash = [c for c in given if c in ERRORS[1:]]
+    if clash:
+        raise ScenarioError(f"your column {clash[0]!r} bears the name of a result; rename it")
     devices = canonical(tables, frame, "hardware_id").alias("hardware_id").to_frame()
     facts = tables["hardware"].select("hardware_id", "architecture")
     rows = devices.join(facts, on="hardware_id", how="left", maintain_order="left").select(named, "architecture")
@@ -72,7 +76,7 @@ def calibrated(tables: Tables, scenarios: pl.DataFrame | pl.LazyFrame) -> Asked:
     stack = pl.concat_str(pl.lit(calibrating(tables)), own, separator="+", ignore_nulls=True)
     technique = pl.when(named.is_not_null()).then(stack).otherwise(own).alias("technique")
     factors = [
-        pl.coalesce(frame[c].cast(pl.Float64), found[c]).alias(c) if c in frame.columns else found[c]
+        pl.coalesce(frame[c].cast(pl.Float64, strict=False), found[c]).alias(c) if c in frame.columns else found[c]
         for c in (*fitted_parameters(tables), CONTINUOUS)
     ]
     told = frame.hstack(expected_errors(tables, frame, rows))
@@ -101,6 +105,8 @@ def with_fitted(tables: Tables, scenario: Mapping[str, object], stack: str) -> s
 
 def _named(tables: Tables, frame: pl.DataFrame) -> pl.Series:
     """Return the calibration of each row, nothing for the roofline itself."""
+    if frame.schema[COLUMN].is_nested() or frame.schema[COLUMN] in (pl.Binary, pl.Object):
+        raise ScenarioError(f"{COLUMN}: {frame.schema[COLUMN]} values are no names")
     named = frame[COLUMN].cast(pl.String).str.strip_chars().replace({"": None, IDEAL: None}).alias(COLUMN)
     known = tables[TABLE]["calibration_id"].unique(maintain_order=True).to_list()
     for name in named.drop_nulls().unique():
@@ -160,7 +166,11 @@ def expected_errors(tables: Tables, frame: pl.DataFrame, rows: pl.DataFrame) -> 
     sizes = tables["models"].select("model_id", size=_size())
     ids = {c: canonical(tables, frame, c) for c in ("model_id", "hardware_id")}
     asked = rows.with_columns(
-        **ids, **{c: frame[c].cast(pl.Float64).fill_null(known[c]) if c in frame.columns else known[c] for c in SIZES}
+        **ids,
+        **{
+            c: frame[c].cast(pl.Float64, strict=False).fill_null(known[c]) if c in frame.columns else known[c]
+            for c in SIZES
+        },
     )
     asked = asked.join(sizes, on="model_id", how="left", maintain_order="left").with_columns(
         context=pl.col("input_len") + pl.col("output_len"), n_devices=pl.col("tp") * pl.col("pp") * pl.col("ep")
@@ -197,7 +207,7 @@ def _outside(measured: pl.DataFrame, asked: pl.DataFrame) -> pl.Series:
     for column, label in RANGES.items():
         low, high = (float(str(v)) for v in (measured[column].min(), measured[column].max()))
         between = f"{label} {{}} ({low:,.0f} to {high:,.0f})"
-        text = pl.format(between, pl.col(column).cast(pl.Int64))
+        text = pl.format(between, pl.col(column).cast(pl.Int64, strict=False))
         said.append(pl.when(~pl.col(column).is_between(low, high)).then(text))
     whole = pl.concat_str(said, separator="; ", ignore_nulls=True)
     outside = pl.when(whole != "").then(pl.format("outside of what was measured: {}", whole))
@@ -211,7 +221,7 @@ def _nearest(measured: pl.DataFrame, asked: pl.DataFrame) -> tuple[pl.Series, pl
     the device; else the greater of both.
     """
     sizes = ["batch", "context", "n_devices", "size"]
-    here, there = (np.log2(f.select(sizes).to_numpy().astype(float) + 1) for f in (asked, measured))
+    here, there = (np.log2(np.maximum(f.select(sizes).to_numpy().astype(float), 0) + 1) for f in (asked, measured))
     distance = np.zeros((asked.height, measured.height))
     for place in range(len(sizes)):
         gap = np.abs(here[:, place, None] - there[None, :, place])
