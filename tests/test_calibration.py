@@ -237,6 +237,8 @@ def test_a_users_own_measurements_are_judged(data: Path) -> None:
     given = answered(tables, asked, "serving", columns=["tpot_s"])["tpot_s"]
     same = in_use(tables, engine.with_columns(value=given))
     assert same["error"].abs().max() < 1e-9  # type: ignore[operator]
+    mixed = engine.with_columns(value=given, technique=pl.when(pl.col("batch") == 1).then(pl.lit("prefill_first")))
+    assert in_use(tables, mixed)["batch"].unique().sort().to_list() == [2, 8]
     more = in_use(tables, engine.with_columns(value=given / 1.1))
     assert more["error"].to_list() == pytest.approx([0.1] * more.height)
 

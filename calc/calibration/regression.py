@@ -13,8 +13,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from calc.calibration.applied import CONTINUOUS, PREDICTED, calibrating, fitted_parameters
+from calc.errors import CalcError
 from calc.evaluation import answered
+from calc.loading import load_sheet
 from calc.measured import JOINING, SCENARIO, TIMES, predictions
+from calc.questions import stack_of
 from calc.tables import Tables
 
 Matrix = NDArray[np.float64]
@@ -77,9 +80,14 @@ def bounds(tables: Tables, parameters: tuple[str, ...]) -> Bounds:
 
 
 def design(tables: Tables, frame: pl.DataFrame) -> Design:
-    """Return measurements of times with their columns; those that have no prediction are left out."""
+    """Return measurements of times with their columns.
+
+    Left out are those that have no prediction, and those of techniques that no calibration goes with.
+    """
     parameters = fitted_parameters(tables)
-    timed = frame.filter(pl.col("metric").is_in(TIMES))
+    timed = frame.filter(
+        pl.col("metric").is_in(TIMES), ~pl.col("technique").is_in(_apart(tables, frame)).fill_null(False)
+    )
     known = predictions(tables, timed).filter(pl.col("ttft_s").is_not_null() | pl.col("tpot_s").is_not_null())
     facts = tables["hardware"].select("hardware_id", "architecture")
     timed = timed.join(known.select("measurement_id", "max_batch"), on="measurement_id", how="inner")
@@ -105,6 +113,17 @@ def design(tables: Tables, frame: pl.DataFrame) -> Design:
     columns = picked.with_columns(time=time)["time"].to_numpy().reshape(timed.height, len(parameters))
     kept = pl.Series(np.isfinite(columns).all(axis=1) & (columns.sum(axis=1) > 0))
     return Design(timed.filter(kept), parameters, columns[kept.to_numpy()])
+
+
+def _apart(tables: Tables, frame: pl.DataFrame) -> list[str]:
+    """Return the stacks of techniques of measurements that cannot stand beside a calibration."""
+    found = []
+    for stack in frame["technique"].drop_nulls().unique():
+        try:
+            load_sheet(tables, "exact", (calibrating(tables), *stack_of(stack)))
+        except CalcError:
+            found.append(str(stack))
+    return found
 
 
 def _shape(tables: Tables, rows: pl.DataFrame) -> pl.Series:
