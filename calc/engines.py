@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from calc.calibration.applied import COLUMN, IDEAL
 from calc.display import quantity
 from calc.errors import CalcError, closest
 from calc.explanation import evaluate_cells
@@ -59,7 +60,7 @@ def engine_ids(tables: Tables) -> list[str]:
 def engine_command(tables: Tables, scenario: Mapping[str, object], engine: str) -> str:
     """Return the shell lines that start an engine for a scenario, comments above them; raises CalcError.
 
-    Times and memory in the comments are the exact sheet's, at the roofline.
+    Times and memory in the comments are the exact sheet's, at the roofline unless the scenario names a calibration.
     """
     known = engine_ids(tables)
     if engine not in known:
@@ -73,7 +74,11 @@ def engine_command(tables: Tables, scenario: Mapping[str, object], engine: str) 
     model = {"model_id": str(places["model_id"]), "model_name": str(places["model_id"]).rpartition("/")[2]}
     lines = [
         f"{about['label']}, {about['version']}. {about['note']}.",
-        *_predicted(values, f"{places['model_id']} on {quantity(values[f'{ABOUT}fleet_devices'])} × {device}"),
+        *_predicted(
+            values,
+            scenario.get(COLUMN),
+            f"{places['model_id']} on {quantity(values[f'{ABOUT}fleet_devices'])} × {device}",
+        ),
         *(f"{s.row['flag']}{f' {s.value}' if s.value else ''}: {s.note}.".format(**model) for s in given),
         *(f"Left out: {s.problem}." for s in settings if s.problem),
         *_untold(tables, scenario, settings, values),
@@ -157,14 +162,15 @@ def _problem(row: Row, text: str) -> str:
     return ""
 
 
-def _predicted(values: Mapping[str, object], title: str) -> list[str]:
+def _predicted(values: Mapping[str, object], calibration: object, title: str) -> list[str]:
     of = {c: values[f"{ABOUT}{c}"] for c in TOLD}
     times = [f"{quantity(of['ttft_s'], 's')} to the first token"] if of["ttft_s"] is not None else []
     times += [f"{quantity(of['tpot_s'], 's')} for each further one"] if of["tpot_s"] is not None else []
     needed, capacity = (of[c] for c in ("memory_needed_bytes", "memory_capacity_bytes"))
     if needed is not None and capacity is not None:
         times.append(f"{quantity(needed, 'byte')} of {quantity(capacity, 'byte')} of each device's memory")
-    told = f"{title}; at the roofline {', '.join(times)}" if times else title
+    how = "at the roofline" if calibration in (None, "", IDEAL) else f"as {calibration} was measured"
+    told = f"{title}; {how} {', '.join(times)}" if times else title
     return [f"{told}."] + ([f"But {of['reason']}."] if of["reason"] else [])
 
 
