@@ -72,6 +72,7 @@ def engine_command(tables: Tables, scenario: Mapping[str, object], engine: str) 
     device = tables["hardware"].row(by_predicate=pl.col("hardware_id") == places["hardware_id"], named=True)["name"]
     given = [s for s in settings if not s.problem]
     model = {"model_id": str(places["model_id"]), "model_name": str(places["model_id"]).rpartition("/")[2]}
+    title = f"{places['model_id']} on {quantity(values[f'{ABOUT}fleet_devices'])} × {device}"
     lines = [
         f"{about['label']}, {about['version']}. {about['note']}.",
         *_predicted(
