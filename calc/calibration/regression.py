@@ -36,6 +36,9 @@ TYPICAL = 0.1
 """Relative error of a row whose weight is 1; rows that are further off weigh less."""
 MOST = 2.0
 """Weight of the best rows."""
+SHARE = 0.05
+"""A factor of work that is a small share of every time is not seen well: it stays near what is believed of it, lest
+another model, of whose times it is most, be far off."""
 TINY = 1e-30
 
 
@@ -70,13 +73,16 @@ class Bounds:
 
     lower: Matrix
     upper: Matrix
+    share: Matrix
+    """Of a time, that each column is taken to have at least when its factor is held near what is believed."""
 
 
 def bounds(tables: Tables, parameters: tuple[str, ...]) -> Bounds:
     """Return the bounds of factors: defaults are those of the roofline, which nothing can beat."""
-    rows = {p: v for p, *v in tables["parameters"].select("parameter", "default_value", "maximum").iter_rows()}
-    lower, upper = np.array([rows[p] for p in parameters], dtype=np.float64).T
-    return Bounds(lower, upper)
+    wanted = tables["parameters"].select("parameter", "default_value", "maximum", pl.col("unit").is_null())
+    rows = {p: v for p, *v in wanted.iter_rows()}
+    lower, upper, is_factor = np.array([rows[p] for p in parameters], dtype=np.float64).T
+    return Bounds(lower, upper, is_factor * SHARE)
 
 
 def design(tables: Tables, frame: pl.DataFrame) -> Design:
@@ -153,7 +159,7 @@ def fit(data: Design, within: Bounds, prior: Matrix, prior_rows: float) -> Matri
     shares = data.columns / data.measured_s[:, None]
     scale = np.maximum(np.abs(shares).mean(axis=0), TINY)
     shares, floor, room = shares / scale, within.lower * scale, (within.upper - within.lower) * scale
-    pull = np.sqrt(prior_rows) * np.eye(len(scale))
+    pull = np.diag(np.sqrt(prior_rows) * np.maximum(within.share / scale, 1))
     pulled = pull @ ((prior - within.lower) * scale)
     balance = _balance(data.rows)
     weights, found = balance, floor
