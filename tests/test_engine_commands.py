@@ -167,7 +167,7 @@ def test_comments_say_what_is_assumed_and_what_is_left_out() -> None:
     assert said("llama_cpp", weight_format="q4_k")["--model"] == "Qwen3-8B-Q4_K_M.gguf"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     engine=st.sampled_from(ENGINES),
     model=st.sampled_from(["qwen3-8b", "opt-125m", "deepseek-v3", "mamba2-2.7b", "t5-large", "gpt-oss-20b"]),
