@@ -75,11 +75,7 @@ def engine_command(tables: Tables, scenario: Mapping[str, object], engine: str) 
     title = f"{places['model_id']} on {quantity(values[f'{ABOUT}fleet_devices'])} × {device}"
     lines = [
         f"{about['label']}, {about['version']}. {about['note']}.",
-        *_predicted(
-            values,
-            scenario.get(COLUMN),
-            f"{places['model_id']} on {quantity(values[f'{ABOUT}fleet_devices'])} × {device}",
-        ),
+        *_predicted(values, scenario.get(COLUMN), title),
         *(f"{s.row['flag']}{f' {s.value}' if s.value else ''}: {s.note}.".format(**model) for s in given),
         *(f"Left out: {s.problem}." for s in settings if s.problem),
         *_untold(tables, scenario, settings, values),
