@@ -200,6 +200,13 @@ def test_the_command_line(run: Run, tmp_path: Path) -> None:
     (tmp_path / "bad.csv").write_text("a,b\n1,2\n")
     refused = run("calibrate", str(tmp_path / "bad.csv"))
     assert refused.returncode and "are missing, or are none of measurements" in refused.stderr
+    own = (ROOT / "data" / "measured" / "measurements.csv").read_text(encoding="utf-8").splitlines()
+    (tmp_path / "two.csv").write_text("\n".join(own[:3]) + "\n", encoding="utf-8")
+    refused = run("calibrate", str(tmp_path / "two.csv"), "--name", "mine")
+    assert refused.returncode and "give at least 10" in refused.stderr
+    for name in ("ideal", "a,b", ""):
+        refused = run("calibrate", str(tmp_path / "two.csv"), "--name", name)
+        assert refused.returncode and f"--name {name!r}" in refused.stderr
 
 
 def test_every_calibration_says_what_it_rests_on() -> None:

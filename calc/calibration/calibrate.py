@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
 
-from calc.calibration.applied import ANY, CONTINUOUS, RESIDUALS, TABLE, schema
+from calc.calibration.applied import ANY, CONTINUOUS, IDEAL, RESIDUALS, TABLE, schema
 from calc.calibration.applied import residuals as stored_residuals
 from calc.calibration.held_out import residuals, summary
 from calc.calibration.regression import Design, Fitted, bounds, design, fit_engine
@@ -17,8 +18,8 @@ from calc.output import print_frame, replace_table
 from calc.tables import Tables
 from calc.validation import exceptions
 
-FEWEST = 30
-"""Measurements of an engine from which it is calibrated."""
+FEWEST, FEWEST_NAMED = 30, 10
+"""Measurements of an engine from which it is calibrated; and of all that a name was given to."""
 SAME = (
     "engine", "engine_version", "hardware_id", "precision", "attention", "tp", "pp", "ep", "batch", "input_len",
     "output_len", "metric", "value", "shape",
@@ -32,6 +33,8 @@ def calibrate(tables: Tables, file: str | None = None, name: str | None = None) 
     There is one per engine, or one of them all called ``name``. Prints what is set aside and the errors, of the fit
     and of fits without a device or a model. Raises CalcError where nothing can be fitted.
     """
+    if name is not None and (not re.fullmatch(r"[\w.+-]+", name) or name == IDEAL):
+        raise CalcError(f"--name {name!r}: letters, digits, dots, dashes and underscores; {IDEAL!r} is the roofline")
     told = measurements(tables, Path(file) if file else None)
     print(f"{told.accepted.height:,} measurements, {told.rejected.height:,} rows rejected")
     data = _usable(tables, design(tables, told.accepted))
@@ -69,6 +72,8 @@ def _usable(tables: Tables, data: Design) -> Design:
 def _by_name(data: Design, name: str | None) -> dict[str, Design]:
     """Return the measurements of each calibration that there will be."""
     if name:
+        if data.rows.height < FEWEST_NAMED:
+            raise CalcError(f"{data.rows.height} measurements of times can be used: give at least {FEWEST_NAMED}")
         return {name: data}
     counted = data.rows["engine"].value_counts(sort=True)
     few = counted.filter(pl.col("count") < FEWEST)
