@@ -21,6 +21,8 @@ ANY = "any"
 """The architecture of factors for devices whose own was not measured."""
 TABLE = "calibrations"
 RESIDUALS = Path("measured") / "residuals.csv"
+AT_ONCE = 2000
+"""Scenarios whose nearest measurements are looked for at a time: each is held beside all of them."""
 NEAREST = 20
 """Held-out measurements that tell the error of a prediction."""
 FAR = {"architecture": 3.0, "model_id": 1.0}
@@ -176,7 +178,11 @@ def expected_errors(tables: Tables, frame: pl.DataFrame, rows: pl.DataFrame) -> 
         context=pl.col("input_len") + pl.col("output_len"), n_devices=pl.col("tp") * pl.col("pp") * pl.col("ep")
     )
     distinct = asked.drop_nulls(COLUMN).unique(maintain_order=True)
-    parts = [_errors(residuals(tables).filter(calibration_id=name), own) for (name,), own in distinct.group_by(COLUMN)]
+    parts = [
+        _errors(residuals(tables).filter(calibration_id=name), some)
+        for (name,), own in distinct.group_by(COLUMN)
+        for some in own.iter_slices(AT_ONCE)
+    ]
     told = pl.concat(parts, how="diagonal")
     columns = [c for c in told.columns if c not in asked.columns]
     return asked.join(told, on=asked.columns, how="left", nulls_equal=True, maintain_order="left").select(columns)
