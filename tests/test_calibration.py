@@ -12,7 +12,7 @@ import pytest
 from conftest import Run
 
 import calc
-from calc.calibration.applied import ANY, calibrating, fitted_parameters
+from calc.calibration.applied import ANY, PREDICTED, calibrating, fitted_parameters, residuals
 from calc.calibration.calibrate import calibrate
 from calc.calibration.judged import by_metric, held_out, in_use, judge, missed
 from calc.errors import CalcError
@@ -59,8 +59,13 @@ def test_the_regression_finds_the_factors_that_made_the_times(data: Path, tmp_pa
     found = after["calibrations"].filter(calibration_id="mine")
     assert set(found["architecture"]) == {ANY, "Ampere GA10x"}
     row = found.filter(architecture=ANY).row(0, named=True)
-    for parameter in ("decode_weights_factor", "decode_kernel_s", "step_s", "prefill_wide_factor", "prompt_s"):
+    for parameter in ("decode_weights_factor", "prefill_wide_factor", "prompt_s"):
         assert row[parameter] == pytest.approx(TRUE[parameter], rel=0.1), parameter
+    # every one of these models launches 13 kernels a layer and 4 more: only what the overheads add up to can be told
+    for layers in (32, 64):
+        kernels = 13 * layers + 4
+        found_s = row["step_s"] + layers * row["decode_layer_s"] + kernels * row["decode_kernel_s"]
+        assert found_s == pytest.approx(TRUE["step_s"] + kernels * TRUE["decode_kernel_s"], rel=0.1)
     # where requests wait for memory the first token is of no use
     assert told.height / 2 < row["n_measurements"] < told.height and row["n_models"] == 3
     asked = calc.scenarios(
@@ -118,7 +123,9 @@ def test_a_calibrated_step_by_hand() -> None:
     seconds = (
         row["decode_matrix_factor"] * products / 154.8e12
         + (row["decode_weights_factor"] * weights + row["decode_cache_factor"] * cache) / 768e9
+        + row["decode_vector_factor"] * answer["vector_ops"] / 38.7e12
         + row["decode_kernel_s"] * answer["n_kernels"]
+        + row["decode_layer_s"] * layers
         + row["step_s"]
     )
     assert answer["time_s"] == pytest.approx(seconds, rel=2e-3)
@@ -217,6 +224,13 @@ def test_every_calibration_says_what_it_rests_on() -> None:
         assert ANY in own["architecture"].to_list() and (own["n_measurements"] >= 3).all()
         whole = own.filter(architecture=ANY)
         assert whole["n_measurements"][0] >= 30
+    told = {f"{p}_{e}" for p in PREDICTED.values() for e in ("error", "error_p90")}
+    assert told <= set(rows.columns)
+    assert rows.filter(architecture=ANY).select(pl.any_horizontal(pl.col(*told).is_not_null()).all()).item()
+    held = residuals(load()).filter(calibration_id="vllm", predicted="tpot_s")["model_error"].abs()
+    assert rows.row(by_predicate=(pl.col("calibration_id") == "vllm") & (pl.col("architecture") == ANY), named=True)[
+        "tpot_s_error"
+    ] == pytest.approx(held.median(), abs=2e-3)
     for column in ("decode_matrix_factor", "decode_weights_factor", "decode_cache_factor", "prefill_wide_factor"):
         assert (rows[column] >= 1).all(), column
 

@@ -203,3 +203,23 @@ def test_logits_of_every_position_are_in_memory() -> None:
     assert whole - plain == pytest.approx(logits, rel=0.05)
     # 29.65 GB were measured
     assert whole == pytest.approx(29.65e9, rel=0.02)
+
+
+def test_weights_take_what_files_take() -> None:
+    """GGUF files of known size: formats alike throughout within 1 %, mixtures (Q4_K_M, MXFP4 beside Q8_0) within 3 %.
+
+    Gemma 3 4B in Q4_0 is apart: llama.cpp keeps its embedding, which is its head too, in Q6_K.
+    """
+    size = pl.col("note").str.extract(r"gguf (?:file )?([\d.]+) GiB").cast(pl.Float64) * 2**30
+    rows = measurements(load()).accepted.with_columns(file_bytes=size).drop_nulls("file_bytes")
+    rows = rows.filter(pl.col("tp") * pl.col("pp") == 1, ~pl.col("model_id").str.starts_with("google/gemma"))
+    asked = (
+        rows.select("model_id", "precision", "expert_format", "file_bytes")
+        .unique()
+        .with_columns(hardware_id=pl.lit("h200"))
+    )
+    found = calc.evaluate(asked, by="serving").collect()
+    error = (found["weight_memory_bytes"] / found["file_bytes"] - 1).abs()
+    is_mixed = (found["precision"] == "q4_k_m") | found["model_id"].str.contains("gpt-oss")
+    assert found.height >= 12 and is_mixed.sum() >= 4
+    assert (error.filter(~is_mixed) <= 0.01).all() and (error.filter(is_mixed) <= 0.03).all()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from calc.calibration.applied import ANY, CONTINUOUS, IDEAL, RESIDUALS, TABLE, schema
+from calc.calibration.applied import ANY, CONTINUOUS, IDEAL, MEDIAN, P90, PREDICTED, RESIDUALS, TABLE, schema
 from calc.calibration.applied import residuals as stored_residuals
 from calc.calibration.held_out import residuals, summary
 from calc.calibration.regression import Design, Fitted, bounds, design, fit_engine
@@ -42,13 +42,14 @@ def calibrate(tables: Tables, file: str | None = None, name: str | None = None) 
     rows, found = [], []
     for called, own in _by_name(data, name).items():
         fitted = fit_engine(own, within)
-        found.append(residuals(own, within).with_columns(calibration_id=pl.lit(called)))
-        rows += _rows(called, own, fitted, Path(file).name if file else measurements.__name__)
+        errors = residuals(own, within).with_columns(calibration_id=pl.lit(called))
+        found.append(errors)
+        rows += _rows(called, own, fitted, errors, Path(file).name if file else measurements.__name__)
     if not rows:
         raise CalcError(f"no engine has {FEWEST} measurements of times; give more, or a --name for all together")
     every = pl.concat(found)
     _print(every)
-    _write(tables, pl.DataFrame(rows), every)
+    _write(tables, pl.DataFrame(rows, infer_schema_length=None), every)
 
 
 def _usable(tables: Tables, data: Design) -> Design:
@@ -83,7 +84,7 @@ def _by_name(data: Design, name: str | None) -> dict[str, Design]:
     return {str(e): data.only(data.rows["engine"] == e) for e in often}
 
 
-def _rows(name: str, data: Design, fitted: Fitted, source: str) -> list[dict[str, object]]:
+def _rows(name: str, data: Design, fitted: Fitted, errors: pl.DataFrame, source: str) -> list[dict[str, object]]:
     """Return the rows of a calibration: of all architectures together, then of each."""
     of = {ANY: (data, fitted.together)} | {
         a: (data.only(data.rows["architecture"] == a), factors) for a, factors in sorted(fitted.of.items())
@@ -95,10 +96,22 @@ def _rows(name: str, data: Design, fitted: Fitted, source: str) -> list[dict[str
             **{p: float(f"{f:.4g}") for p, f in zip(data.parameters, factors, strict=True)},
             CONTINUOUS: float(is_continuous), "n_measurements": own.rows.height,
             "n_devices": own.rows["hardware_id"].n_unique(), "n_models": own.rows["shape"].n_unique(),
-            **_ranges(own.rows), "fitted_on": f"{datetime.now(UTC):%Y-%m-%d}", "fitted_to": source,
+            **_ranges(own.rows), **_held_out(errors, architecture),
+            "fitted_on": f"{datetime.now(UTC):%Y-%m-%d}", "fitted_to": source,
         }
         for architecture, (own, factors) in of.items()
     ]  # fmt: skip
+
+
+def _held_out(errors: pl.DataFrame, architecture: str) -> dict[str, object]:
+    """Return the errors of a calibration's figures, of measurements held out: of all architectures or of one."""
+    own = errors if architecture == ANY else errors.filter(architecture=architecture)
+    told: dict[str, object] = {}
+    for predicted in PREDICTED.values():
+        size = own.filter(predicted=predicted).select(pl.coalesce("model_error", "device_error").abs()).to_series()
+        for suffix, value in ((MEDIAN, size.median()), (P90, size.quantile(0.9, "linear"))):
+            told[f"{predicted}_{suffix}"] = round(float(str(value)), 4) if value is not None else None
+    return told
 
 
 def _ranges(rows: pl.DataFrame) -> dict[str, object]:
