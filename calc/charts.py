@@ -208,7 +208,8 @@ def curves(
 ) -> alt.LayerChart:
     """Return one line for each ``line`` of ``found`` over ``x``, with the points where two lines cross.
 
-    ``titles`` and ``logs`` are of x and y; ``crossings`` has columns ``x``, ``y`` and ``told``.
+    ``titles`` and ``logs`` are of x and y; ``crossings`` has columns ``x``, ``y`` and ``told``. Where ``found`` has
+    ``low`` and ``high``, the line lies in a band between them.
     """
     order = found["line"].unique(maintain_order=True).to_list()
     axes = [
@@ -216,17 +217,25 @@ def curves(
              axis=alt.Axis(format="~s", tickCount=8))
         for kind, column, title, log in zip((alt.X, alt.Y), (x, y), titles, logs, strict=True)
     ]  # fmt: skip
+    color = alt.Color(
+        "line:N", title=None, sort=order, scale=alt.Scale(domain=order),
+        legend=alt.Legend(
+            orient="bottom", columns=1 if len(order) > 3 else 0, labelLimit=600, symbolOpacity=1
+        ),
+    )  # fmt: skip
     lines = alt.Chart(found).mark_line(point=alt.OverlayMarkDef(size=45)).encode(
-        x=axes[0], y=axes[1],
-        color=alt.Color("line:N", title=None, sort=order, scale=alt.Scale(domain=order),
-                        legend=alt.Legend(orient="bottom", columns=1 if len(order) > 3 else 0, labelLimit=600)),
+        x=axes[0], y=axes[1], color=color,
         tooltip=[alt.Tooltip("line:N", title="Line"), alt.Tooltip(f"{x}:Q", title=titles[0], format=",.4~g"),
                  alt.Tooltip("shown:N", title=titles[1])],
     )  # fmt: skip
     marks = alt.Chart(crossings).mark_point(shape="diamond", size=150, filled=True, color=QUIET).encode(
         x=alt.X("x:Q"), y=alt.Y("y:Q"), tooltip=[alt.Tooltip("told:N", title="Crossing")],
     )  # fmt: skip
-    return alt.LayerChart(layer=[lines, marks] if crossings.height else [lines], height=420)
+    layers: list[alt.Chart] = [lines, marks] if crossings.height else [lines]
+    if "low" in found.columns:
+        band = alt.Chart(found.drop_nulls("low")).mark_area(opacity=0.18)
+        layers.insert(0, band.encode(x=axes[0], y=alt.Y("low:Q").title(titles[1]), y2="high:Q", color=color))
+    return alt.LayerChart(layer=layers, height=420)
 
 
 def front(found: pl.DataFrame, x: str, y: str, titles: tuple[str, str], name: str) -> alt.LayerChart:

@@ -1,6 +1,6 @@
 """Measured figures of models on devices, held beside what the sheet predicts for the same question.
 
-``data/measured/measurements.csv`` has a row per figure, with what was asked in the columns of a scenario;
+``data/measurements.csv`` has a row per figure, with what was asked in the columns of a scenario;
 ``data/measured/dropped.csv`` says which groups of its source were left out, and why.
 """
 
@@ -22,7 +22,7 @@ from calc.questions import stack_of
 from calc.stacks import close_at_exit, listed
 from calc.tables import DTYPES, Tables
 
-FILE = Path("measured") / "measurements.csv"
+FILE = Path("measurements.csv")
 TABLE = "measurements"
 TIMES = (
     "decode_tokens_per_s_per_user", "decode_tokens_per_s", "tpot_s", "ttft_s", "prefill_tokens_per_s",
@@ -43,6 +43,8 @@ SCENARIO = (
 )  # fmt: skip
 ASKED = ("batch", "input_len", "output_len", "tp", "pp", "ep")
 FIGURES = ("ttft_s", "tpot_s", "e2e_s", "max_batch", "fits", "weight_memory_bytes", "memory_needed_bytes", "reason")
+OF_STAGES = ("floor_s", "matrix_s", "traffic_s")
+"""Of each stage: what nothing can be below, and what its matrix work and its traffic take all devices at their peak."""
 LARGEST_BYTES = 100_000_000
 
 
@@ -138,7 +140,8 @@ def _problem(tables: Tables, frame: pl.DataFrame, text: pl.DataFrame, numbers: l
 
 def predictions(tables: Tables, frame: pl.DataFrame) -> pl.DataFrame:
     """Return what the exact sheet predicts for measurements of times and memory, a row each: ``measurement_id``,
-    times and memory of the answer, and the floors of both stages (s), below which nothing can be.
+    times and memory of the answer, and of both stages (s) the floor, below which nothing can be, and the seconds of
+    matrix work and of traffic that all devices have at their peak.
 
     Requests that have no room in memory wait: no more than fit are taken to be in flight. A row that cannot be asked
     has a ``reason`` and no figures.
@@ -154,13 +157,18 @@ def predictions(tables: Tables, frame: pl.DataFrame) -> pl.DataFrame:
     room = pl.when(first["max_batch"] >= 1).then(pl.min_horizontal(asked["batch"], first["max_batch"]))
     asked = asked.with_columns(batch=room.otherwise(asked["batch"]))
     figures = answered(tables, asked, "serving", columns=("measurement_id", *FIGURES))
-    stages = answered(tables, asked, "stage", columns=("measurement_id", "pp", "batch", "stage", "floor_s"))
+    columns = ("measurement_id", "pp", "batch", "stage", "floor_s", "time_s", "mfu", "mbu")
+    stages = answered(tables, asked, "stage", columns=columns)
     # ranks of a pipeline may all be busy with a part of the batch each
     busy = pl.when(pl.col("stage") == "prefill").then("pp").otherwise(pl.min_horizontal("pp", "batch"))
-    floors = stages.with_columns(floor_s=pl.col("floor_s") / busy).pivot(
-        "stage", index="measurement_id", values="floor_s"
-    )
-    named = floors.rename({s: f"{s}_floor_s" for s in floors.columns if s != "measurement_id"})
+    named = stages.select(
+        "measurement_id", "stage", floor_s=pl.col("floor_s") / busy,
+        matrix_s=pl.col("mfu") * pl.col("time_s") / pl.col("pp"),
+        traffic_s=pl.col("mbu") * pl.col("time_s") / pl.col("pp"),
+    ).pivot("stage", index="measurement_id", values=list(OF_STAGES))  # fmt: skip
+    ordered = {f"{f}_{s}": f"{s}_{f}" for s in ("prefill", "decode") for f in OF_STAGES}
+    missing = [pl.lit(None, pl.Float64).alias(c) for c in ordered if c not in named.columns]
+    named = named.with_columns(missing).select("measurement_id", **{new: old for old, new in ordered.items()})
     return figures.join(named, on="measurement_id", how="left", maintain_order="left")
 
 

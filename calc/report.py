@@ -8,6 +8,7 @@ from html import escape
 import polars as pl
 
 import calc
+from calc.calibration.applied import errors_told
 from calc.display import quantity
 from calc.loading import load_sheet
 from calc.tables import Tables, load
@@ -44,7 +45,7 @@ def report(asked: Mapping[str, object], sheet: str, ending: str) -> str:
     if stage_memory:
         tool = _shown(tables, "stages", frames["stage"], ("stage", *stage_memory))
         sections.insert(4, ("Memory footprint of each stage, as the reference tool counts it", "", tool))
-    notes = [str(row[c]) for c in ("assumed", "reason") if row.get(c)]
+    notes = [t for t in (errors_told(frames["serving"]), *(row.get(c) for c in ("assumed", "reason"))) if t]
     return _html(title, notes, sections) if ending == ".html" else _markdown(title, notes, sections)
 
 

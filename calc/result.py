@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING
 import polars as pl
 
 from calc import report
+from calc.calibration.applied import errors_told
 from calc.display import quantities, quantity
 from calc.engines import engine_command
 from calc.errors import CalcError, closest
@@ -139,13 +140,15 @@ class Result:
         return _named(self.scenario)
 
     def __repr__(self) -> str:
-        """Show the foremost figures as lines."""
-        return "\n".join([str(self), *(f"  {label}: {value}" for label, value, _ in self._foremost())])
+        """Show the foremost figures as lines, and how far off they may be where a calibration tells."""
+        told = errors_told(self.serving)
+        lines = [str(self), *(f"  {label}: {value}" for label, value, _ in self._foremost())]
+        return "\n".join([*lines, f"  {told}"] if told else lines)
 
     def _repr_html_(self) -> str:
         """Show the foremost figures as a table, in notebooks."""
         frame = pl.DataFrame(self._foremost(), schema=["Figure", "Value", "Meaning"], orient="row")
-        return report.section_html(str(self), frame)
+        return report.section_html(str(self), frame, errors_told(self.serving))
 
     def _foremost(self) -> list[tuple[str, str, str]]:
         about = {str(c["column_name"]): c for c in self.tables.columns("serving")}

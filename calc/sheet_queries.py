@@ -112,6 +112,7 @@ def _clash(tables: Tables, results: list[str]) -> str:
 def _refused(tables: Tables, dialect: Dialect, refusals: list[str]) -> str:
     """Return 0, or an error for a scenario ``s`` that ``calc.evaluate`` refuses too."""
     error, quoted = dialect.error, dialect.name
+    elsewhere = " needs calc.evaluate, or technique_answers(to_json(s), [null]): these views know none"
     cases = [
         *refusals,
         f"m.model_id is null then {error}(coalesce('unknown model ' || s.model_id, 'model_id: a row names no model'))",
@@ -119,9 +120,8 @@ def _refused(tables: Tables, dialect: Dialect, refusals: list[str]) -> str:
         f"{error}(coalesce('unknown device ' || s.hardware_id, 'hardware_id: a row names no device'))",
         f"p.precision_id is null then {error}('unknown precision ' || s.precision)",
         f"lower(s.attention) not in ('flash', 'eager') then {error}('unknown attention ' || s.attention)",
-        f"trim(s.technique) <> '' then {error}('a technique needs calc.evaluate: these views know none')",
-        "trim(s.calibration) not in ('', 'ideal') "
-        f"then {error}('a calibration needs calc.evaluate: these views know none')",
+        f"trim(s.technique) <> '' then {error}('a technique{elsewhere}')",
+        f"trim(s.calibration) not in ('', 'ideal') then {error}('a calibration{elsewhere}')",
         "coalesce(s.input_len, 1) = 0 and coalesce(s.output_len, 1) = 0 "
         f"then {error}('input_len and output_len are both 0')",
         "s.cached_len > 0 and s.cached_len >= coalesce(s.input_len, 1024) "

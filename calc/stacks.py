@@ -12,7 +12,7 @@ import duckdb
 import polars as pl
 import pyarrow as pa
 
-from calc.calibration.applied import with_fitted
+from calc.calibration.applied import ERRORS, with_fitted
 from calc.dialects import DUCKDB
 from calc.errors import CalcError
 from calc.evaluation import answered
@@ -81,15 +81,17 @@ def create_functions(connection: duckdb.DuckDBPyConnection, tables: Tables) -> N
     ``scenario`` is a row of scenarios as JSON. The first gives a list with a struct for each id of the list
     ``techniques`` (NULL: none), which is added to those that the scenario names: ``technique``, the columns of
     ``ANSWER``; what cannot be asked has a ``reason`` and no figures. The second gives a struct for each stage of the
-    scenario with its techniques, the columns of ``STAGE``, and fails where it cannot be asked.
+    scenario with its techniques, the columns of ``STAGE``, and fails where it cannot be asked. Both tell what error is
+    to be expected of a calibration: the columns of ``expected_errors``.
     """
     _create(connection, tables, partial(_answers, tables))
 
 
 def _create(connection: duckdb.DuckDBPyConnection, tables: Tables, answers: Answering) -> None:
     serving, stages = result_columns(tables, "serving"), result_columns(tables, "stage")
-    answer = {"technique": "text"} | {c: serving[c] for c in ANSWER}
-    stage = {c: stages[c] for c in STAGE}
+    errors = {str(c["column_name"]): str(c["dtype"]) for c in tables.columns("expected_errors")}
+    answer = {"technique": "text"} | {c: serving[c] for c in ANSWER} | errors
+    stage = {c: stages[c] for c in STAGE} | errors
 
     def technique_answers(scenarios: pa.ChunkedArray, techniques: pa.ChunkedArray) -> pa.Array:
         return listed(answers(scenarios.to_pylist(), techniques.to_pylist()), answer)
@@ -141,7 +143,7 @@ def _answers(tables: Tables, scenarios: list[str], techniques: list[list[str | N
     frame = pl.DataFrame(asked, infer_schema_length=None)
     possible = frame.filter(pl.col("__refused").is_null())
     question = possible.select(c for c in frame.columns if c in known)
-    figures = answered(tables, question, "serving", columns=ANSWER)
+    figures = answered(tables, question, "serving", columns=(*ANSWER, *ERRORS[1:]))
     whole = pl.concat(
         [possible.select("__nth", "__added").hstack(figures), _without_figures(tables, frame)], how="diagonal"
     )
@@ -158,9 +160,9 @@ def _stages(tables: Tables, scenarios: list[str], sheets: list[str]) -> list[lis
     )
     found: list[list[dict[str, object]]] = [[] for _ in scenarios]
     for (sheet,), questions in frame.group_by("of_sheet", maintain_order=True):
-        rows = answered(tables, questions.drop("of_sheet"), "stage", str(sheet), ("nth", *STAGE))
+        rows = answered(tables, questions.drop("of_sheet"), "stage", str(sheet), ("nth", *STAGE, *ERRORS[1:]))
         for row in rows.iter_rows(named=True):
-            found[row["nth"]].append({c: row[c] for c in STAGE})
+            found[row.pop("nth")].append(row)
     return found
 
 

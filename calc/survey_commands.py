@@ -71,6 +71,7 @@ def _helps(options: argparse.Namespace, asked: Asked) -> None:
     import polars as pl
 
     import calc
+    from calc.calibration.applied import errors_told
     from calc.stacks import what_helps
     from calc.tables import load
 
@@ -81,8 +82,8 @@ def _helps(options: argparse.Namespace, asked: Asked) -> None:
         raise CalcError(f"--top {options.top}: show at least one")
     if options.sheet != "exact":
         raise CalcError(f"--sheet {options.sheet}: techniques are weighed on the sheet 'exact' alone")
-    question = calc.scenarios(**asked(options)).collect().row(0, named=True)  # type: ignore[arg-type]
-    found = what_helps(load(), question).sort(f"{options.by}_rank", "technique", nulls_last=True)
+    scenario = calc.scenarios(**asked(options)).collect()  # type: ignore[arg-type]
+    found = what_helps(load(), scenario.row(0, named=True)).sort(f"{options.by}_rank", "technique", nulls_last=True)
     if options.output:
         write(found, options.output)
         return
@@ -96,6 +97,8 @@ def _helps(options: argparse.Namespace, asked: Asked) -> None:
     ]
     why = pl.concat_str("prefill_why", "decode_why", separator="; ", ignore_nulls=True).alias("why nothing changes")
     print_frame(shown.select("technique", *changes, *limits, why))
+    if told := errors_told(calc.evaluate(scenario, by="serving").collect()):
+        print(told)
     if options.top is None:
         for row in found.filter(~pl.col("applies")).iter_rows(named=True):
             print(f"{row['technique']}: {row['reason']}")

@@ -93,12 +93,15 @@ def _print_rejected(told: Measured) -> None:
 
 def _print_groups(answered: pl.DataFrame) -> None:
     print(
-        "\nShare of the roofline that was reached, by metric and engine (p10, median, p90), and the most of the bound"
+        "\nShare of the roofline that was reached, by metric and engine (p10, median, p90), "
+        "utilisation of matrix units and memory (median), and the most of the bound"
     )
     share = pl.col("roofline_share")
     grouped = answered.group_by(GROUPED).agg(
         n=pl.len(),
         **{f"p{q * 100:.0f}": share.quantile(q) for q in QUANTILES},
+        mfu=pl.col("mfu").median(),
+        mbu=pl.col("mbu").median(),
         most_of_bound=pl.col("bound_share").max(),
     )
     print_frame(grouped.sort("metric", "n", descending=[False, True]))

@@ -21,7 +21,7 @@ def beside(found: pl.DataFrame) -> alt.LayerChart:
     many = found["engine"].value_counts(sort=True)["engine"].head(SHOWN_ENGINES)
     engine = pl.when(pl.col("engine").is_in(many.implode())).then("engine").otherwise(pl.lit(OTHERS))
     points = found.select(
-        "time_s", "measured_s", "metric", "roofline_share", engine=engine,
+        "time_s", "measured_s", "metric", "roofline_share", "mfu", "mbu", engine=engine,
         told=pl.format("{} on {}", "model_id", "hardware_id"),
         measured=quantities(found["measured_s"], "s"), predicted=quantities(found["time_s"], "s"),
     )  # fmt: skip
@@ -39,7 +39,8 @@ def beside(found: pl.DataFrame) -> alt.LayerChart:
         tooltip=[alt.Tooltip("told:N", title="Measured"), alt.Tooltip("metric:N", title="Metric"),
                  alt.Tooltip("engine:N", title="Engine"), alt.Tooltip("measured:N", title="Time"),
                  alt.Tooltip("predicted:N", title="Roofline"),
-                 alt.Tooltip("roofline_share:Q", title="Share of the roofline", format=".1%")],
+                 alt.Tooltip("roofline_share:Q", title="Share of the roofline", format=".1%"),
+                 alt.Tooltip("mfu:Q", title="MFU", format=".1%"), alt.Tooltip("mbu:Q", title="MBU", format=".1%")],
     )  # fmt: skip
     same = pl.DataFrame({"time_s": [low, high], "measured_s": [low, high]})
     line = alt.Chart(same).mark_line(color=QUIET, strokeDash=[4, 3]).encode(x=x, y=y)

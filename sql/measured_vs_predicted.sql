@@ -1,4 +1,4 @@
--- measured_vs_predicted: each measured time of a model beside what the roofline says, and the bound below which nothing can be.
+-- measured_vs_predicted: each measured time of a model beside what the roofline says, the bound below which nothing can be, and the share of the device's peaks that was used.
 -- grain: measurement_id
 -- reads: measurements, predictions
 with timed as (
@@ -25,13 +25,27 @@ with timed as (
             when m.metric = 'output_tokens_per_s'
                 then coalesce(p.prefill_floor_s, 0) + greatest(m.output_len - 1, 0) * coalesce(p.decode_floor_s, 0)
             else p.decode_floor_s
-        end as floor_s
+        end as floor_s,
+        case
+            when m.metric in ('ttft_s', 'prefill_tokens_per_s') then p.prefill_matrix_s
+            when m.metric = 'output_tokens_per_s'
+                then coalesce(p.prefill_matrix_s, 0) + greatest(m.output_len - 1, 0) * coalesce(p.decode_matrix_s, 0)
+            else p.decode_matrix_s
+        end as matrix_s,
+        case
+            when m.metric in ('ttft_s', 'prefill_tokens_per_s') then p.prefill_traffic_s
+            when m.metric = 'output_tokens_per_s'
+                then coalesce(p.prefill_traffic_s, 0) + greatest(m.output_len - 1, 0) * coalesce(p.decode_traffic_s, 0)
+            else p.decode_traffic_s
+        end as traffic_s
     from measurements as m
     join predictions as p on m.measurement_id = p.measurement_id
 )
 
 select
-    *,
+    * exclude (matrix_s, traffic_s),
+    matrix_s / nullif(measured_s, 0) as mfu,
+    traffic_s / nullif(measured_s, 0) as mbu,
     time_s / nullif(measured_s, 0) as roofline_share,
     floor_s / nullif(measured_s, 0) as bound_share,
     measured_s / nullif(time_s, 0) - 1 as relative_error

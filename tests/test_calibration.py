@@ -10,14 +10,19 @@ import openpyxl
 import polars as pl
 import pytest
 from conftest import Run
+from polars.testing import assert_frame_equal
 
 import calc
-from calc.calibration.applied import ANY, PREDICTED, calibrating, fitted_parameters, residuals
+from calc.calibration.applied import ANY, PREDICTED, calibrating, errors_of_lines, fitted_parameters, residuals
 from calc.calibration.calibrate import calibrate
 from calc.calibration.judged import by_metric, held_out, in_use, judge, missed
 from calc.errors import CalcError
 from calc.evaluation import answered
+from calc.grid.build import build
+from calc.grid.parts import Plan
+from calc.grid.spec import load_spec
 from calc.measured import measurements
+from calc.report import report
 from calc.tables import ROOT, Tables, load
 
 NAMES = load()["calibrations"]["calibration_id"].unique(maintain_order=True).to_list()
@@ -183,12 +188,83 @@ def test_what_was_not_measured_is_refused() -> None:
         with pytest.raises(CalcError, match=f"measured without '{technique}'"):
             answered(load(), pl.DataFrame([{**asked, "calibration": "vllm", "technique": technique}]), "serving")
     connection = calc.connect()
-    with pytest.raises(duckdb.Error, match=r"a calibration needs calc\.evaluate"):
+    with pytest.raises(duckdb.Error, match=r"a calibration needs calc\.evaluate, or technique_answers"):
         connection.sql(
             "with asked as (select 'Qwen/Qwen3-32B' as model_id, 'h100' as hardware_id, 'vllm' as calibration) "
             "select tpot_s from serving_of('asked')"
         ).fetchall()
     connection.close()
+
+
+def test_queries_tell_the_error_to_be_expected() -> None:
+    """The way round that the views name gives the same figures and errors as Python."""
+    asked = {"model_id": "Qwen/Qwen3-32B", "hardware_id": "nvidia_h100_sxm", "batch": 64, "calibration": "vllm"}
+    connection = calc.connect()
+    one = {"serving": "technique_answers(to_json(a), [null])", "stage": "stage_answers(to_json(a), 'exact')"}
+    for by, function in one.items():
+        query = (
+            "with a as (select $model_id as model_id, $hardware_id as hardware_id, $batch as batch, "
+            f"$calibration as calibration) select unnest({function}, recursive := true) from a"
+        )
+        row = connection.sql(query, params=asked).pl()
+        mine = answered(load(), pl.DataFrame([asked]), by)
+        figure = "tpot_s" if by == "serving" else "time_s"
+        assert row[figure].to_list() == mine[figure].to_list()
+        assert row["tpot_s_error_p90"].to_list() == mine["tpot_s_error_p90"].to_list() != [None] * mine.height
+    connection.close()
+
+
+@pytest.mark.parametrize("by", ["serving", "stage"])
+def test_a_grid_with_calibrations_is_what_python_says(by: str, tmp_path: Path) -> None:
+    """An axis of calibrations: every row has its own factors and errors; a second build finds all there."""
+    axes = {
+        "model": ["Qwen/Qwen3-32B", "meta-llama/Meta-Llama-3-8B"], "hardware": ["nvidia_h100_sxm", "nvidia_b200_sxm"],
+        "batch": [1, 32], "input_len": [128, 1024], "calibration": ["ideal", "vllm", "sglang"],
+    }  # fmt: skip
+    where = "batch * input_len <= 4096 AND n_layers > 32"
+    spec = load_spec(load(), {"by": by, "axes": axes, "where": where})
+    plan = Plan(load(), spec)
+    assert build(plan, tmp_path / "g").rows and build(plan, tmp_path / "g").computed == 0
+    connection = calc.connect(grid=tmp_path / "g")
+    keys = ["model_id", "hardware_id", "batch", "input_len", "calibration"]
+    order = [*keys, "stage"] if by == "stage" else keys
+    figures = ["tpot_s", "ttft_s", "usd_per_million_output_tokens"] if by == "serving" else ["time_s", "mfu"]
+    view = {"serving": "serving", "stage": "stages"}[by]
+    got = connection.sql(f"select {', '.join((*order, *figures))} from {view}").pl().sort(order)
+    told = connection.sql(f"select {', '.join(keys)}, tpot_s_error, calibration_note from scenarios").pl().sort(keys)
+    connection.close()
+    asked = calc.scenarios(**axes).collect().filter(model_id="Qwen/Qwen3-32B")
+    asked = asked.filter(pl.col("batch") * pl.col("input_len") <= 4096)
+    want = answered(load(), asked, by)
+    assert got.select(order).equals(want.select(order).sort(order).cast(got.select(order).schema))
+    assert_frame_equal(got.select(figures), want.sort(order).select(figures), rel_tol=1e-12)
+    errors = want.unique(keys).sort(keys).select("tpot_s_error", "calibration_note")
+    assert_frame_equal(told.select(errors.columns), errors)
+    assert told["tpot_s_error"].count() and told["calibration_note"].count()
+
+
+def test_every_text_about_an_answer_tells_its_error(run: Run, tmp_path: Path) -> None:
+    """Notebooks, reports, the ranking of techniques; of the roofline none."""
+    asked = {"model": "Qwen/Qwen3-32B", "hardware": "nvidia_h100_sxm", "batch": 64}
+    said = "Calibration vllm: expected error of TTFT ±"
+    fitted = calc.ask(**asked, calibration="vllm")
+    assert said in repr(fitted) and said in fitted._repr_html_()
+    assert "xpected error" not in repr(calc.ask(**asked)) + calc.ask(**asked)._repr_html_()
+    for ending in (".md", ".html"):
+        assert said in report({**asked, "calibration": "vllm"}, "exact", ending)
+    ranked = run("helps", asked["model"], asked["hardware"], "--batch", "64", "--calibration", "vllm", "--top", "3")
+    assert said in ranked.stdout
+
+
+def test_the_error_of_a_line_is_over_its_points() -> None:
+    """From the least to the greatest; how many points were not measured near."""
+    points = pl.DataFrame(
+        {"line": ["a"] * 3 + ["b"], "error": [0.1, 0.2, None, None], "error_p90": [0.3, 0.3, None, None]}
+    )
+    assert errors_of_lines(points) == [
+        "a: expected error ±10% to 20% (nine in ten within 30%); 1 of 3 points lie outside of what was measured",
+        "b: 1 of 1 points lie outside of what was measured",
+    ]
 
 
 def test_techniques_that_change_what_runs_go_with_it() -> None:
@@ -207,7 +283,7 @@ def test_the_command_line(run: Run, tmp_path: Path) -> None:
     (tmp_path / "bad.csv").write_text("a,b\n1,2\n")
     refused = run("calibrate", str(tmp_path / "bad.csv"))
     assert refused.returncode and "are missing, or are none of measurements" in refused.stderr
-    own = (ROOT / "data" / "measured" / "measurements.csv").read_text(encoding="utf-8").splitlines()
+    own = (ROOT / "data" / "measurements.csv").read_text(encoding="utf-8").splitlines()
     (tmp_path / "two.csv").write_text("\n".join(own[:3]) + "\n", encoding="utf-8")
     refused = run("calibrate", str(tmp_path / "two.csv"), "--name", "mine")
     assert refused.returncode and "give at least 10" in refused.stderr
@@ -312,7 +388,7 @@ def test_bad_scenarios_are_said_in_a_line(row: dict[str, object], said: str) -> 
 
 
 def test_a_grid_of_a_frame_may_be_calibrated(tmp_path: Path) -> None:
-    """The files hold what a live question gives; a specification with lists of calibrations is refused with the way."""
+    """The files hold what a live question gives; specifications of what was not measured are refused."""
     frame = calc.scenarios(
         model="Qwen/Qwen3-32B", hardware=["nvidia_h100_sxm", "nvidia_rtx_4090"], batch=[1, 8], calibration="vllm"
     ).collect()
@@ -322,9 +398,15 @@ def test_a_grid_of_a_frame_may_be_calibrated(tmp_path: Path) -> None:
     connection.close()
     live = answered(load(), frame, "serving", columns=["hardware_id", "batch", "tpot_s"]).sort("hardware_id", "batch")
     assert found["tpot_s"].to_list() == pytest.approx(live["tpot_s"].to_list(), rel=1e-12)
-    spec = {"axes": {"model": ["Qwen/Qwen3-32B"], "hardware": ["h100"], "calibration": ["vllm"]}}
-    with pytest.raises(CalcError, match="write a grid of a frame"):
-        calc.build_grid(spec, tmp_path / "h")
+    for more, said in (
+        ({"calibration": ["vlm"]}, "unknown calibration 'vlm'"),
+        ({"calibration": ["vllm"], "technique": ["speculative_decoding"]}, "measured without 'speculative_decoding'"),
+    ):
+        with pytest.raises(CalcError, match=said):
+            calc.build_grid({"axes": {"model": ["Qwen/Qwen3-32B"], "hardware": ["h100"], **more}}, tmp_path / "h")
+    odd = {"sheet": "llm_viewer", "axes": {"model": ["Qwen/Qwen3-32B"], "hardware": ["h100"], "calibration": ["vllm"]}}
+    with pytest.raises(CalcError, match="llm_viewer"):
+        calc.build_grid(odd, tmp_path / "h")
 
 
 def test_a_calibrated_workbook_has_the_factors_as_inputs(tmp_path: Path) -> None:

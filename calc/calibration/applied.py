@@ -40,6 +40,12 @@ PREDICTED = {"ttft_s": "ttft_s", "tpot_s": "tpot_s", "e2e_s": "output_tokens_per
 """What a figure is called where its error is told."""
 ERRORS = (COLUMN, *(f"{p}_{e}" for p in PREDICTED.values() for e in (MEDIAN, P90)), NOTE)
 """What is told beside the figures of a calibrated answer."""
+ERROR_OF = {
+    "ttft_s": "ttft_s", "tpot_s": "tpot_s", "tokens_per_s_per_user": "tpot_s", "e2e_s": "output_tokens_per_s",
+    "output_tokens_per_s": "output_tokens_per_s", "output_tokens_per_s_per_device": "output_tokens_per_s",
+    "usd_per_million_output_tokens": "output_tokens_per_s",
+}  # fmt: skip
+"""Figures that are a measured one, or go with it, so that its relative error is theirs."""
 LEFT_OUT = {"device_error": "hardware_id", "model_error": "shape"}
 """Errors of rows without those of the same device, or the same model, and what tells these."""
 
@@ -63,7 +69,7 @@ def calibrated(tables: Tables, scenarios: pl.DataFrame | pl.LazyFrame) -> Asked:
     if COLUMN not in given or not {"model_id", "hardware_id"} <= given.keys():
         return Asked(scenarios, scenarios)
     frame = scenarios.lazy().collect()
-    named = _named(tables, frame)
+    named = calibrations_named(tables, frame[COLUMN])
     if named.null_count() == frame.height:
         return Asked(scenarios, scenarios)
     clash = [c for c in given if c in ERRORS[1:]]
@@ -85,6 +91,23 @@ def calibrated(tables: Tables, scenarios: pl.DataFrame | pl.LazyFrame) -> Asked:
     return Asked(frame.with_columns(technique, *factors), told)
 
 
+def answerable(tables: Tables, scenarios: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame | pl.LazyFrame:
+    """Return scenarios with what is made of a calibration as columns of their own: technique, factors, errors.
+
+    Raises what ``calibrated`` does.
+    """
+    known = calibrated(tables, scenarios)
+    if known.told is scenarios:
+        return scenarios
+    errors = known.told.lazy().collect().select(ERRORS[1:])
+    return known.scenarios.lazy().collect().hstack(errors)
+
+
+def is_fitted(name: object) -> bool:
+    """Tell whether what a scenario says of calibrations is more than the roofline."""
+    return name not in (None, "", IDEAL)
+
+
 def calibrating(tables: Tables) -> str:
     """Return the technique whose parameters a calibration is; raises CalcError where there is none, or several."""
     found = tables["techniques"].filter(group="calibration")["technique_id"].to_list()
@@ -101,15 +124,14 @@ def fitted_parameters(tables: Tables) -> tuple[str, ...]:
 
 def with_fitted(tables: Tables, scenario: Mapping[str, object], stack: str) -> str:
     """Return the techniques of a scenario's row, with the one that calibrates it where it names a calibration."""
-    is_ideal = scenario.get(COLUMN) in (None, "", IDEAL)
-    return stack if is_ideal else "+".join(t for t in (calibrating(tables), stack) if t)
+    return "+".join(t for t in (calibrating(tables), stack) if t) if is_fitted(scenario.get(COLUMN)) else stack
 
 
-def _named(tables: Tables, frame: pl.DataFrame) -> pl.Series:
-    """Return the calibration of each row, nothing for the roofline itself."""
-    if frame.schema[COLUMN].is_nested() or frame.schema[COLUMN] in (pl.Binary, pl.Object):
-        raise ScenarioError(f"{COLUMN}: {frame.schema[COLUMN]} values are no names")
-    named = frame[COLUMN].cast(pl.String).str.strip_chars().replace({"": None, IDEAL: None}).alias(COLUMN)
+def calibrations_named(tables: Tables, given: pl.Series) -> pl.Series:
+    """Return which calibration each scenario names, nothing for the roofline; raises ScenarioError for an unknown."""
+    if given.dtype.is_nested() or given.dtype in (pl.Binary, pl.Object):
+        raise ScenarioError(f"{COLUMN}: {given.dtype} values are no names")
+    named = given.cast(pl.String).str.strip_chars().replace({"": None, IDEAL: None}).alias(COLUMN)
     known = tables[TABLE]["calibration_id"].unique(maintain_order=True).to_list()
     for name in named.drop_nulls().unique():
         if name not in known:
@@ -258,6 +280,23 @@ def errors_told(found: pl.DataFrame) -> str:
     columns = [f"{p}_{e}" for p in PREDICTED.values() for e in (MEDIAN, P90)]
     rows = found.drop_nulls(COLUMN).select(COLUMN, *columns, NOTE).unique(maintain_order=True)
     return "\n".join(f"Calibration {row[COLUMN]}: {_said(row)}" for row in rows.iter_rows(named=True))
+
+
+def errors_of_lines(found: pl.DataFrame) -> list[str]:
+    """Return what is to be expected of each ``line`` of calibrated points, over all of them.
+
+    ``found`` has a row per point with ``error`` and ``error_p90``, empty where it lies outside of what was measured.
+    """
+    told = []
+    for (line,), points in found.group_by("line", maintain_order=True):
+        known = points.drop_nulls(MEDIAN)
+        outside = points.height - known.height
+        ends = [{f"{known[c].quantile(q):.0%}": None for q in (0, 1)} for c in (MEDIAN, P90) if known.height]
+        spans = [" to ".join(e) for e in ends]
+        said = [f"expected error ±{spans[0]} (nine in ten within {spans[1]})"] if spans else []
+        said += [f"{outside} of {points.height} points lie outside of what was measured"] if outside else []
+        told.append(f"{line}: {'; '.join(said)}")
+    return told
 
 
 def _said(row: Mapping[str, object]) -> str:

@@ -15,6 +15,7 @@ import polars as pl
 
 import calc
 from calc.axes import product
+from calc.calibration.applied import COLUMN, answerable, residuals
 from calc.described import digest, hash_of
 from calc.errors import CalcError
 from calc.evaluation import request
@@ -22,7 +23,7 @@ from calc.grid.conditions import Conditions
 from calc.grid.derive import Derivation, derivation
 from calc.grid.spec import Spec
 from calc.loading import load_sheet
-from calc.questions import ATTENTIONS, defaults, model_parameters, scenario_columns, scenarios, stack_of
+from calc.questions import ATTENTIONS, defaults, model_parameters, scenario_columns, scenarios
 from calc.results import Answers
 from calc.tables import Tables
 
@@ -32,7 +33,7 @@ ROWS = {"serving": 1 << 19, "stage": 1 << 18, "operator": 1 << 13}
 """Questions of a part, at most: so many are held in memory at once."""
 SIZES = ("workload_id", "input_len", "output_len", "cached_len")
 """What a question says of its sequences: files are in their order."""
-MIXED = ("technique", "attention")
+MIXED = (COLUMN, "technique", "attention")
 """Columns that tell which formulas answer a question: a part asks those of one kind after the other."""
 
 
@@ -65,6 +66,8 @@ class Plan:
     def __init__(self, tables: Tables, spec: Spec) -> None:
         self.tables, self.spec = tables, spec
         self._conditions = Conditions(tables, spec)
+        # what is to be expected of a calibration is another for each model
+        self._are_alike = self._conditions.are_of_all and not spec.is_calibrated
         self._asked = spec.asked(tables)
         self._orders: dict[tuple[int, int], tuple[pl.Series, pl.DataFrame]] = {}
         self._texts = {c for c, r in scenario_columns(tables).items() if r["dtype"] == "text"} | {"workload_id"}
@@ -101,8 +104,7 @@ class Plan:
     @cached_property
     def stacks(self) -> list[tuple[str, ...]]:
         """Return the techniques that its questions name, each stack once."""
-        asked = self.spec.axes.get("technique", (None,))
-        return list(dict.fromkeys(stack_of(None if t is None else str(t)) for t in asked))
+        return self.spec.stacks(self.tables)
 
     def parts(self) -> list[Part]:
         """Return the parts in order."""
@@ -138,7 +140,7 @@ class Plan:
     @cached_property
     def _alike(self) -> list[object]:
         spec, facts = self.spec, self.facts()
-        tables = ("hardware", "formats", "precisions", "parameters")
+        tables = [t for t in facts if t != "models"]
         found = [FORMAT, calc.__version__, spec.by, self.stored, str(spec.where), *self.sheets().values()]
         found += [self._device_ids(), *(facts[t] for t in tables)]
         if any(self.stacks) and model_parameters(self.tables):
@@ -169,6 +171,8 @@ class Plan:
         asked = {"models": self.spec.models(), "hardware": self._device_ids()}
         for table, ids in asked.items():
             found[table] = digest(self.tables[table].filter(pl.first().is_in(ids)))
+        if self.spec.is_calibrated:
+            found |= {"calibrations": digest(self.tables["calibrations"]), "residuals": digest(residuals(self.tables))}
         return found
 
     def _device_ids(self) -> list[str]:
@@ -187,7 +191,7 @@ class Plan:
 
     def _alike_in(self, parts: list[Part]) -> Iterator[list[Part]]:
         """Return parts in groups that ask the same."""
-        for _, same in groupby(parts, lambda p: (p.first, p.n) if self._conditions.are_of_all else p.path):
+        for _, same in groupby(parts, lambda p: (p.first, p.n) if self._are_alike else p.path):
             yield list(same)
 
     def _answered(self, asked: Asked) -> Iterator[pl.DataFrame]:
@@ -240,7 +244,8 @@ class Plan:
         """Return the types of scenario columns in the files."""
         if self.spec.rows is not None:
             return {c: t for c, t in self.spec.rows.schema.items() if c in self.keys}
-        return {**self.configurations.schema, **self.devices.schema}
+        found = {**self.configurations.schema, **self.devices.schema}
+        return found | ({"technique": pl.String()} if self.spec.is_calibrated else {})
 
     def _order(self, part: Part, rows: pl.DataFrame) -> tuple[pl.Series, pl.DataFrame]:
         """Return the places of rows in the order of a file, by the sizes of a question, then by device; and its keys.
@@ -249,7 +254,7 @@ class Plan:
         """
         known = (part.first, part.n)
         # what one model's rows are sorted by is another's where each question has one row, and the same are kept
-        is_of_all = self._conditions.are_of_all and self.spec.by == "serving"
+        is_of_all = self._are_alike and self.spec.by == "serving"
         if known not in self._orders or not is_of_all:
             places = rows.select(self.keys).with_row_index("__place").sort(self._sorted, maintain_order=True)
             self._orders = {known: (places["__place"], places.drop("__place"))}
@@ -262,8 +267,7 @@ class Plan:
         """
         first, models = parts[0], [p.model_id for p in parts]
         if self.spec.rows is not None:
-            rows = self._rows_of(first.model_id).slice(first.first, first.n)
-            yield Asked(rows.lazy(), rows.select(self.keys))
+            yield self._calibrated(self._rows_of(first.model_id).slice(first.first, first.n))
             return
         mine = self._conditions.of_model(self.configurations.slice(first.first, first.n), first.model_id)
         kinds = [c for c in MIXED if c in mine.columns]
@@ -272,7 +276,16 @@ class Plan:
                 configured = [c for c in group.columns if c in self._asked]
                 axes = [self.devices, group.select(configured)] if configured else [self.devices]
                 every = product([pl.DataFrame({"model_id": models}), *axes])
-                yield Asked(every, product(axes).select(self.keys).collect())
+                if self.spec.is_calibrated:
+                    yield self._calibrated(answerable(self.tables, every).lazy().collect())
+                else:
+                    yield Asked(every, product(axes).select(self.keys).collect())
+
+    def _calibrated(self, rows: pl.DataFrame) -> Asked:
+        """Return questions of one model in whose rows all is that a calibration says."""
+        absent = [pl.lit(None, t).alias(c) for c, t in self._asked.items() if c not in rows.columns]
+        texts = [pl.col(c).cast(pl.String) for c in ("technique",) if c in rows.columns]
+        return Asked(rows.drop(COLUMN, strict=False).lazy(), rows.with_columns(*absent, *texts).select(self.keys))
 
 
 def _of_model(found: Answers, own: pl.DataFrame, nth: int) -> pl.DataFrame:

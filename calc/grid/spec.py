@@ -12,13 +12,13 @@ from typing import Any
 
 import polars as pl
 
-from calc.calibration.applied import COLUMN, calibrated
+from calc.calibration.applied import COLUMN, answerable, calibrations_named, is_fitted, with_fitted
 from calc.errors import CalcError, closest
 from calc.expressions import expression
 from calc.formula import FormulaError, Node, adds_up, names, parse
 from calc.loading import sheet_names
 from calc.program import GRAINS
-from calc.questions import IDS, SHORT, canonical, scenario_columns, scenarios
+from calc.questions import IDS, SHORT, canonical, scenario_columns, scenarios, stack_of
 from calc.results import result_columns
 from calc.tables import DTYPES, Tables
 
@@ -65,7 +65,22 @@ class Spec:
         if self.rows is not None:
             return dict(self.rows.schema)
         first = {c: v[:1] for c, v in self.axes.items()}
-        return dict(scenarios(tables, **first).collect_schema())
+        if self.is_calibrated:
+            first[COLUMN] = tuple(filter(is_fitted, self.axes[COLUMN]))[:1]
+        return dict(answerable(tables, scenarios(tables, **first)).collect_schema())
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Tell whether some of its questions name a calibration."""
+        return any(map(is_fitted, self.axes.get(COLUMN, ())))
+
+    def stacks(self, tables: Tables) -> list[tuple[str, ...]]:
+        """Return the techniques that answer its questions, each stack once; calibrations are one of them."""
+        asked = self.axes.get("technique", (None,))
+        named = [str(t or "") for t in asked]
+        if self.rows is None:
+            named = [with_fitted(tables, {COLUMN: c}, t) for c in self.axes.get(COLUMN, (None,)) for t in named]
+        return list(dict.fromkeys(map(stack_of, named)))
 
     def described(self) -> dict[str, object]:
         """Return the spec as plain values, the same for equal specs."""
@@ -127,13 +142,13 @@ def _path(tables: Tables, source: str | os.PathLike[str]) -> Path:
 def _of_frame(tables: Tables, frame: pl.DataFrame) -> Spec:
     if frame.is_empty():
         raise CalcError("the frame of scenarios has no rows; a grid needs at least one question")
-    frame = calibrated(tables, frame).scenarios.lazy().collect().drop(COLUMN, strict=False)
+    frame = answerable(tables, frame).lazy().collect()
     for column in IDS:
         if column not in frame.columns:
             raise CalcError(f"the scenarios have no column {column!r}; each row needs a model and a device")
         frame = frame.with_columns(canonical(tables, frame, column).alias(column))
     columns = tuple(result_columns(tables, "serving"))
-    named = [c for c in (*IDS, "technique") if c in frame.columns]
+    named = [c for c in (*IDS, COLUMN, "technique") if c in frame.columns]
     axes = {c: tuple(frame[c].unique(maintain_order=True).to_list()) for c in named}
     return Spec("rows of a frame", "serving", "exact", columns, None, axes, frame)
 
@@ -178,11 +193,6 @@ def _axes(tables: Tables, given: object, where: str) -> dict[str, tuple[object, 
     found: dict[str, tuple[object, ...]] = {}
     for key, values in given.items():
         column = SHORT.get(key, key)
-        if column == COLUMN:
-            raise CalcError(
-                f"{where}: {key} is none of a grid's axes, whose factors would depend on the device; "
-                "write a grid of a frame of scenarios"
-            )
         if column not in known:
             raise CalcError(f"{where}: unknown axis {key!r}{closest(key, [*known, *SHORT])}")
         if column in found:
@@ -190,6 +200,8 @@ def _axes(tables: Tables, given: object, where: str) -> dict[str, tuple[object, 
         axis = _values(tables, column, values, f"{where}: {key}")
         if column in IDS:
             axis = canonical(tables, pl.DataFrame({column: list(map(str, axis))}), column).to_list()
+        if column == COLUMN:
+            calibrations_named(tables, pl.Series(axis, strict=False))
         seen: set[object] = set()
         for value in axis:
             if value in seen:

@@ -9,6 +9,7 @@ import polars as pl
 import streamlit as st
 
 from calc import charts
+from calc.calibration.applied import COLUMN, ERROR_OF, IDEAL, MEDIAN, P90, errors_of_lines
 from calc.display import quantities, quantity
 from calc.errors import CalcError
 from calc.questions import stack_of
@@ -125,7 +126,10 @@ def _values(x: str, most: float, is_log: bool) -> tuple[object, ...]:
 
 
 def _found(question: Question, x: str, y: str, by: str, values: list[str], most: float, is_log: bool) -> pl.DataFrame:
-    """Return a row per line, x and, for figures of a stage, stage: ``line``, ``x``, ``y``, ``stage``, ``shown``."""
+    """Return a row per line, x and, for figures of a stage, stage: ``line``, ``x``, ``y``, ``stage``, ``shown``.
+
+    Of a calibrated figure the errors to be expected, and between what half of the measurements near it lie.
+    """
     stage = y.startswith("stage ")
     column = y.removeprefix("stage ")
     base = question.but(**{x: None, by: None})
@@ -140,9 +144,11 @@ def _found(question: Question, x: str, y: str, by: str, values: list[str], most:
         told = (str(t or "") for t in axes.get("technique", ("",)))
         axes["technique"] = tuple("+".join(p for p in (t, *answers.technique_with(FACTOR)) if p) for t in told)
         lines = list(axes["technique"]) if by == "technique" else lines
+    predicted = None if stage else ERROR_OF.get(column)
+    errors = [f"{predicted}_{e}" for e in (MEDIAN, P90)] if predicted else []
     found = answers.ask_many(
         tuple(axes.items()), "stage" if stage else "serving", question.sheet,
-        (*(("stage",) if stage else ()), column, "reason"),
+        (*(("stage",) if stage else ()), column, "reason", *errors),
     )  # fmt: skip
     names = dict(zip(lines, (_name(by, v) for v in values), strict=True))
     unit = _words()[y].unit
@@ -151,7 +157,20 @@ def _found(question: Question, x: str, y: str, by: str, values: list[str], most:
         line=pl.col(by).replace_strict(names, return_dtype=pl.String),
         x=at, y=pl.col(column), stage=pl.col("stage") if stage else pl.lit(""), reason="reason",
         shown=quantities(found[column], unit),
+        **_expected(found, column, errors),
     )  # fmt: skip
+
+
+def _expected(found: pl.DataFrame, column: str, errors: list[str]) -> dict[str, pl.Expr]:
+    """Return what is to be expected of the points of a calibrated figure; nothing of the roofline's."""
+    if not errors or errors[0] not in found.columns:
+        return {}
+    ideal = pl.col(COLUMN).is_in(["", IDEAL]).fill_null(value=True)
+    error = pl.col(errors[0])
+    return {
+        MEDIAN: error, P90: pl.col(errors[1]), "is_calibrated": ~ideal,
+        "low": pl.col(column) / (1 + error), "high": pl.col(column) * (1 + error),
+    }  # fmt: skip
 
 
 def _bits() -> dict[str, float]:
@@ -197,6 +216,8 @@ def _drawn(
         share.draw(drawn, key=f"curves-{stage}", alt=title)
         for told in crossings["told"]:
             st.caption(f":material/close: {told}")
+    for told in errors_of_lines(known.filter("is_calibrated")) if "is_calibrated" in known.columns else ():
+        st.caption(f":material/target: {told}. Half of the measurements near lie in the band.")
     for line, reason, n in reasons.iter_rows():
         st.caption(f":material/help: {line}: {n} points are unknown ({reason})")
 

@@ -33,6 +33,16 @@ ERRORS_BY = {
     "Device": "hardware_id",
     "Model": "model_id",
 }
+PREFILLS = ("ttft_s", "prefill_tokens_per_s")
+UTILISATIONS = {
+    "mfu": pl.col("mfu").filter(pl.col("metric").is_in(PREFILLS)).median(),
+    "mbu": pl.col("mbu").filter(~pl.col("metric").is_in(PREFILLS)).median(),
+}
+"""What tells how well a stage uses a device: matrix units in prefill, memory in decode."""
+UTILISED = {
+    "MFU of prefill": "model FLOPs utilisation: matrix operations over the measured time × the peak of all devices.",
+    "MBU of decode": "memory bandwidth utilisation: traffic over the measured time × the bandwidth of all devices.",
+}
 CALIBRATE = {"bash": "python -m calc calibrate"}
 TEXTS = {
     "bash": "python -m calc validate",
@@ -92,12 +102,16 @@ def _chosen(found: pl.DataFrame) -> pl.DataFrame:
 
 def _headlines(answered: pl.DataFrame) -> None:
     reached = pl.col("roofline_share")
-    median, best = answered.select(reached.median(), best=reached.quantile(0.9)).row(0)
+    median, best, mfu, mbu = answered.select(
+        reached.median(), reached.quantile(0.9).alias("best"), **UTILISATIONS
+    ).row(0)  # fmt: skip
     about = "Time at the roofline over the time that was measured: 1 is what no engine can do better."
-    with st.grid(4, min_column_width=150, gap=("small", "xsmall")):
+    with st.grid(3, min_column_width=150, gap=("small", "xsmall")):
         st.metric("Measurements", quantity(answered.height), help="Published, with their whole configuration.")
         st.metric("Median share", f"{median:.0%}", help=about)
         st.metric("Best tenth above", f"{best:.0%}", help=about)
+        for (name, share_of), told in zip(UTILISED.items(), (mfu, mbu), strict=True):
+            st.metric(name, "—" if told is None else f"{told:.0%}", help=f"Median {share_of}")
         st.metric(
             "Below the bound", quantity(validation.beyond(answered).height),
             help="More than 2 % faster than everything fused and overlapped: each has its cause below.",
@@ -111,17 +125,18 @@ def _groups(answered: pl.DataFrame) -> None:
     reached = pl.col("roofline_share")
     table = answered.group_by(by).agg(
         n=pl.len(), median=reached.median(), p10=reached.quantile(0.1), p90=reached.quantile(0.9),
-        most=pl.col("bound_share").max(),
+        **UTILISATIONS, most=pl.col("bound_share").max(),
     ).sort("n", descending=True)  # fmt: skip
     share.section("Share of the roofline", f"share_by_{by}", table)
     words = {
         by: Word(next(label for label, column in GROUPS.items() if column == by)), "n": Word("Measurements"),
         "median": Word("Median"), "p10": Word("Worst tenth below"), "p90": Word("Best tenth above"),
+        **{c: Word(name, "", f"Median {told}") for c, (name, told) in zip(UTILISATIONS, UTILISED.items(), strict=True)},
         "most": Word("Most of the bound", "", "Floor over measured; above 1 is beyond the bound"),
     }  # fmt: skip
     percents = {
         c: st.column_config.NumberColumn(words[c].label, help=words[c].description, format="percent")
-        for c in ("p10", "p90", "most")
+        for c in ("p10", "p90", *UTILISATIONS, "most")
     }
     shown = table.with_columns(pl.col("median").clip(0, 1))
     share.table(

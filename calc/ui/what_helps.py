@@ -8,6 +8,7 @@ import polars as pl
 import streamlit as st
 
 from calc import charts, reproduce
+from calc.calibration.applied import errors_told
 from calc.display import quantity
 from calc.errors import CalcError
 from calc.questions import stack_of
@@ -152,6 +153,8 @@ def _now(serving: pl.DataFrame) -> None:
         "energy_j_per_token",
     )
     st.caption("Now: " + " · ".join(f"{words[c].label.lower()} {quantity(row[c], words[c].unit)}" for c in figures))
+    if told := errors_told(serving):
+        st.caption(f":material/target: {told}")
 
 
 def _add(key: str, listed: list[str]) -> None:
