@@ -38,8 +38,8 @@ METRICS = (*TIMES, *SIZES, *KERNELS)
 JOINING = ("vllm", "vllm_v0", "sglang", "tensorrt_llm", "tensorrt_llm_v0")
 """Engines that compute a prompt as soon as it comes, whatever else is in flight."""
 SCENARIO = (
-    "model_id", "hardware_id", "precision", "weight_format", "expert_format", "activation_format", "kv_format",
-    "attention", "technique", "batch", "input_len", "output_len", "tp", "pp", "ep",
+    "model_id", "hardware_id", "precision", "weight_format", "expert_format", "head_format", "activation_format",
+    "kv_format", "attention", "technique", "batch", "input_len", "output_len", "tp", "pp", "ep",
 )  # fmt: skip
 ASKED = ("batch", "input_len", "output_len", "tp", "pp", "ep")
 FIGURES = ("ttft_s", "tpot_s", "e2e_s", "max_batch", "fits", "weight_memory_bytes", "memory_needed_bytes", "reason")
@@ -120,7 +120,7 @@ def _problem(tables: Tables, frame: pl.DataFrame, text: pl.DataFrame, numbers: l
             "its lengths are missing or 0",
         ),
     ]
-    for column in ("weight_format", "expert_format", "activation_format", "kv_format"):
+    for column in (c for c in SCENARIO if c.endswith("_format")):
         known = tables["formats"]["format_id"].implode()
         rules.append((~pl.col(column).is_in(known).fill_null(value=True), f"its {column} is unknown"))
     techniques = set(tables["techniques"]["technique_id"])

@@ -179,16 +179,21 @@ def test_caches_hold_as_many_tokens_as_engines_say() -> None:
     assert (pools / per_token).to_list() == pytest.approx(rows["value"].to_list(), rel=0.02)
 
 
-def test_peak_memory_is_that_of_plain_transformers() -> None:
-    """Of runs that report what they allocated, a median error of 5 % and nine in ten within 15 %.
+def test_peak_memory_is_that_of_engines() -> None:
+    """A median error of 5 % over every row, nine in ten within 16 %; 15 % of runs that report what they allocated.
 
-    premAI's rows are what nvidia-smi shows, with what the allocators keep.
+    The other rows are what nvidia-smi shows. Rows of transformers and llama.cpp among these, whose memory is weights,
+    cache and the process, are within 10 % but where the source says no cause (8-bit weights of Mistral).
     """
-    rows = measurements(load()).accepted.filter(
-        pl.col("metric") == "peak_memory_bytes", ~pl.col("source").str.contains("premAI")
-    )
-    error = memory(load(), rows)["relative_error"].abs()
-    assert error.len() > 180 and error.median() <= 0.05 and error.quantile(0.9, "linear") <= 0.15  # type: ignore[operator]
+    rows = measurements(load()).accepted.filter(metric="peak_memory_bytes")
+    found = memory(load(), rows).with_columns(error=pl.col("relative_error").abs())
+    assert found.height > 230 and found["error"].median() <= 0.05  # type: ignore[operator]
+    is_shown = pl.col("technique").fill_null("").str.contains("process_memory")
+    allocated, shown = found.filter(~is_shown), found.filter(is_shown)
+    assert shown.height == 42
+    assert found["error"].quantile(0.9, "linear") <= 0.16 and allocated["error"].quantile(0.9, "linear") <= 0.15  # type: ignore[operator]
+    plain = shown.filter(pl.col("engine_version").is_in(["llama.cpp", "transformers (pytorch)"]))
+    assert plain.height == 12 and (plain["error"] > 0.1).sum() == 1
 
 
 def test_logits_of_every_position_are_in_memory() -> None:
@@ -206,15 +211,12 @@ def test_logits_of_every_position_are_in_memory() -> None:
 
 
 def test_weights_take_what_files_take() -> None:
-    """GGUF files of known size: formats alike throughout within 1 %, mixtures (Q4_K_M, MXFP4 beside Q8_0) within 3 %.
-
-    Gemma 3 4B in Q4_0 is apart: llama.cpp keeps its embedding, which is its head too, in Q6_K.
-    """
+    """GGUF files of known size: formats alike throughout within 1 %, mixtures (Q4_K_M, MXFP4 beside Q8_0) within 3 %."""
     size = pl.col("note").str.extract(r"gguf (?:file )?([\d.]+) GiB").cast(pl.Float64) * 2**30
     rows = measurements(load()).accepted.with_columns(file_bytes=size).drop_nulls("file_bytes")
-    rows = rows.filter(pl.col("tp") * pl.col("pp") == 1, ~pl.col("model_id").str.starts_with("google/gemma"))
+    rows = rows.filter(pl.col("tp") * pl.col("pp") == 1)
     asked = (
-        rows.select("model_id", "precision", "expert_format", "file_bytes")
+        rows.select("model_id", "precision", "expert_format", "head_format", "file_bytes")
         .unique()
         .with_columns(hardware_id=pl.lit("h200"))
     )

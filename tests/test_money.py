@@ -118,6 +118,16 @@ def test_reserves_of_runtimes() -> None:
     assert vllm["memory_needed_bytes"] == pytest.approx(plain["memory_needed_bytes"] + vllm["reserve_bytes"], rel=1e-12)
 
 
+def test_memory_that_no_model_needs() -> None:
+    """What a process holds: 1,343 MiB that a first tensor takes. A cache kept for 2,048 tokens, however few there are."""
+    asked = {"model": "llama-3-8b", "hardware": "h100", "by": "serving", "input_len": 1000, "output_len": 30}
+    plain, both = calc.analyze(**asked), calc.analyze(**asked, technique="process_memory+reserved_kv")
+    assert both["reserve_bytes"][0] == 1343 * 2**20 and both["kv_cache_bytes"][0] == 2048 * 131_072
+    assert both["max_batch"][0] < plain["max_batch"][0] / 1.5 and both["tpot_s"][0] == plain["tpot_s"][0]
+    longer = calc.analyze(**{**asked, "input_len": 4000}, technique="reserved_kv")
+    assert longer["kv_cache_bytes"][0] == 4030 * 131_072
+
+
 def test_a_cache_in_blocks() -> None:
     """1,030 tokens take 65 blocks of 16; the longest context is whole blocks."""
     asked = {"model": "llama-3-8b", "hardware": "h100", "by": "serving", "input_len": 1000, "output_len": 30}
