@@ -17,10 +17,12 @@ import calc
 from calc.calibration.applied import errors_told
 from calc.display import link, quantity
 from calc.evaluation import answered
+from calc.measured import measurements
 from calc.stacks import what_helps
 from calc.tables import ROOT, load
 from calc.ui import curves
 from calc.ui.data_page import merged
+from calc.validation import compared
 
 SMALL, SMALLER = "facebook/opt-1.3b", "facebook/opt-125m"
 
@@ -300,6 +302,10 @@ def test_measurements_stand_beside_predictions() -> None:
     at = set_to(set_to(at, "metrics", ["prefill_tokens_per_s"]), "of_engine", ["mlx"])
     assert {m.label: m.value for m in at.metric}["Measurements"] == "7"
     assert table(at, 0)["engine"].to_list() == ["mlx"]
+    # seven prompts: nothing is said of decoding
+    prefills = compared(load(), measurements(load()).accepted.filter(engine="mlx", metric="prefill_tokens_per_s"))
+    shown = {m.label: m.value for m in at.metric}
+    assert shown["MFU of prefill"] == f"{prefills['mfu'].median():.0%}" and shown["MBU of decode"] == "—"
     assert set(table(at, 1)["predicted"]) == {
         "Time to first token",
         "Time per output token",
@@ -337,6 +343,15 @@ def test_lines_and_deployments_are_calibrated() -> None:
         str(v) for rows in drawn["rows"] for f in [pl.read_ipc_stream(rows)] if "line" in f.columns for v in f["line"]
     }
     assert {"ideal", "llama.cpp"} <= lines
+    at = opened("curves", by="Calibration", y="Time per output token")
+    assert any("llama.cpp: expected error ±" in c.value and "in the band" in c.value for c in at.caption)
+    points = [pl.read_ipc_stream(rows) for rows in charts(at)[0]["rows"]]
+    banded = [f.drop_nulls("low") for f in points if "low" in f.columns]
+    # what is said of an error is of the time that is measured: half of them lie between
+    assert banded and set(banded[0]["line"]) == {"llama.cpp"}
+    assert ((banded[0]["y"] / (1 + banded[0]["error"]) - banded[0]["low"]).abs() < 1e-12).all()
+    at = opened("what_helps", calibration="vllm")
+    assert any("Calibration vllm: " in c.value for c in at.caption)
     at = opened("choose_hardware", calibration_serve="vllm", model="Qwen/Qwen3-32B")
     assert not at.error and {"tpot_s", "tpot_s_error"} <= set(table(at, 0).columns)
     assert any("Calibration vllm: " in c.value for c in at.caption)
