@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from calc.calibration.applied import COLUMN, IDEAL
+from calc.calibration.applied import COLUMN, calibrated, errors_told, is_fitted
 from calc.display import quantity
 from calc.errors import CalcError, closest
 from calc.explanation import evaluate_cells
@@ -76,6 +76,7 @@ def engine_command(tables: Tables, scenario: Mapping[str, object], engine: str) 
     lines = [
         f"{about['label']}, {about['version']}. {about['note']}.",
         *_predicted(values, scenario.get(COLUMN), title),
+        *(f"{line}." for line in errors_told(calibrated(tables, ids).told).splitlines()),
         *(f"{s.row['flag']}{f' {s.value}' if s.value else ''}: {s.note}.".format(**model) for s in given),
         *(f"Left out: {s.problem}." for s in settings if s.problem),
         *_untold(tables, scenario, settings, values),
@@ -166,7 +167,7 @@ def _predicted(values: Mapping[str, object], calibration: object, title: str) ->
     needed, capacity = (of[c] for c in ("memory_needed_bytes", "memory_capacity_bytes"))
     if needed is not None and capacity is not None:
         times.append(f"{quantity(needed, 'byte')} of {quantity(capacity, 'byte')} of each device's memory")
-    how = "at the roofline" if calibration in (None, "", IDEAL) else f"as {calibration} was measured"
+    how = f"as {calibration} was measured" if is_fitted(calibration) else "at the roofline"
     told = f"{title}; {how} {', '.join(times)}" if times else title
     return [f"{told}."] + ([f"But {of['reason']}."] if of["reason"] else [])
 

@@ -9,7 +9,7 @@ from math import inf
 
 import polars as pl
 
-from calc.calibration.applied import calibrated
+from calc.calibration.applied import calibrated, errors_told
 from calc.companions import accompanied, substituted
 from calc.display import quantity
 from calc.errors import CalcError, closest
@@ -93,10 +93,12 @@ def explain(
 ) -> Explanation:
     """Return the explanation of one cell for one question; raises CalcError for what is unknown.
 
-    The cells that it reads are explained to a ``depth``, which is how many steps one may follow them.
+    The cells that it reads are explained to a ``depth``, which is how many steps one may follow them. The note of a
+    calibrated one says what error is to be expected.
     """
     frame = pl.DataFrame([dict(row)]) if isinstance(row, Mapping) else row.lazy().collect()
-    frame = calibrated(tables, frame).scenarios.lazy().collect()
+    known = calibrated(tables, frame)
+    frame = known.scenarios.lazy().collect()
     if frame.height != 1:
         raise CalcError(f"explain takes one question, not {frame.height} rows")
     given = frame.row(0, named=True)
@@ -105,7 +107,9 @@ def explain(
     question = frame.select(c for c in frame.columns if c not in results)
     loaded = load_sheet(tables, sheet, stack_of(given.get("technique")))
     explainer = _Explainer(tables, loaded, question)
-    return explainer.explain(explainer.first_of(_places(loaded, stage, part, operator)), cell, depth)
+    found = explainer.explain(explainer.first_of(_places(loaded, stage, part, operator)), cell, depth)
+    found.note = "; ".join(t for t in (found.note, errors_told(known.told)) if t)
+    return found
 
 
 def evaluate_cells(tables: Tables, cells: Iterable[Cell], row: Mapping[str, object]) -> dict[str, object]:

@@ -244,7 +244,7 @@ def test_a_grid_with_calibrations_is_what_python_says(by: str, tmp_path: Path) -
 
 
 def test_every_text_about_an_answer_tells_its_error(run: Run, tmp_path: Path) -> None:
-    """Notebooks, reports, the ranking of techniques; of the roofline none."""
+    """Notebooks, reports, explanations, engines' lines, workbooks, the ranking of techniques; of the roofline none."""
     asked = {"model": "Qwen/Qwen3-32B", "hardware": "nvidia_h100_sxm", "batch": 64}
     said = "Calibration vllm: expected error of TTFT ±"
     fitted = calc.ask(**asked, calibration="vllm")
@@ -252,6 +252,11 @@ def test_every_text_about_an_answer_tells_its_error(run: Run, tmp_path: Path) ->
     assert "xpected error" not in repr(calc.ask(**asked)) + calc.ask(**asked)._repr_html_()
     for ending in (".md", ".html"):
         assert said in report({**asked, "calibration": "vllm"}, "exact", ending)
+    scenario = {"model_id": asked["model"], "hardware_id": asked["hardware"], "batch": 64, "calibration": "vllm"}
+    assert said in str(calc.explain("tpot_s", scenario)) and said in calc.engine_command(scenario, "vllm")
+    calc.export(scenario, tmp_path / "f.xlsx")
+    notes = [c.value for c in openpyxl.load_workbook(tmp_path / "f.xlsx")["Notes"]["B"]]
+    assert any(said in str(n) and "no device is faster" not in str(n) for n in notes)
     ranked = run("helps", asked["model"], asked["hardware"], "--batch", "64", "--calibration", "vllm", "--top", "3")
     assert said in ranked.stdout
 

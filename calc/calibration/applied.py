@@ -273,10 +273,11 @@ def _nearest(measured: pl.DataFrame, asked: pl.DataFrame) -> tuple[pl.Series, pl
     return pl.Series(found[0]).fill_nan(None), pl.Series(found[1]).fill_nan(None)
 
 
-def errors_told(found: pl.DataFrame) -> str:
+def errors_told(answers: pl.DataFrame | pl.LazyFrame) -> str:
     """Return what is to be expected of answers, a line for each that differs; nothing of the roofline itself."""
-    if NOTE not in found.columns:
+    if NOTE not in answers.collect_schema():
         return ""
+    found = answers.lazy().collect()
     columns = [f"{p}_{e}" for p in PREDICTED.values() for e in (MEDIAN, P90)]
     rows = found.drop_nulls(COLUMN).select(COLUMN, *columns, NOTE).unique(maintain_order=True)
     return "\n".join(f"Calibration {row[COLUMN]}: {_said(row)}" for row in rows.iter_rows(named=True))

@@ -8,7 +8,7 @@ from typing import IO
 import polars as pl
 
 from calc.alternatives import NTH_STACK
-from calc.calibration.applied import COLUMN, calibrated
+from calc.calibration.applied import COLUMN, calibrated, errors_told
 from calc.errors import CalcError
 from calc.evaluation import answered
 from calc.inputs import fact_columns
@@ -44,7 +44,8 @@ def export(
     ``target`` is a path or a binary file. Its inputs can be changed, its technique to none, to the scenarios' own and
     to those of ``techniques``, each a stack such as ``a+b``. Raises CalcError and its kinds for what cannot be asked.
     """
-    scenarios = calibrated(tables, scenarios).scenarios.lazy().collect().drop(COLUMN, strict=False)
+    known = calibrated(tables, scenarios)
+    scenarios, errors = known.scenarios.lazy().collect().drop(COLUMN, strict=False), errors_told(known.told)
     scenario = scenarios.row(0, named=True)
     own = str(scenario.get("technique") or "")
     others = scenarios["technique"].drop_nulls() if "technique" in scenarios.columns else ()
@@ -77,7 +78,7 @@ def export(
     }
     write_stages(book, tables, told)
     write_operators(book, tables, [(g.operators, n) for g, (_, n) in zip(groups, every, strict=True)])
-    write_notes(book, tables, stacks)
+    write_notes(book, tables, stacks, errors)
     book.close()
 
 
