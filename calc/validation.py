@@ -65,7 +65,7 @@ def validate(tables: Tables, file: str | None = None) -> None:
     """Print how a file of measurements, or the product's own, stands to the predictions.
 
     Raises DataError for a file that is none, CalcError where the bound is broken without an explanation, or too often,
-    and where calibrated predictions of a group miss the aim without one.
+    and where calibrated predictions of a group, or what memory is predicted, miss the aim without one.
     """
     told = measurements(tables, Path(file) if file else None)
     _print_rejected(told)
@@ -74,10 +74,13 @@ def validate(tables: Tables, file: str | None = None) -> None:
     _print_groups(answered)
     for reason, n in found.filter(pl.col("time_s").is_null()).group_by("reason").len().sort("len").iter_rows():
         print(f"\nNo prediction for {n:,}: {reason or 'a fact is unknown'}")
-    _print_memory(memory(tables, told.accepted))
+    held = memory(tables, told.accepted)
+    _print_memory(held)
     faster = answered.filter(pl.col("roofline_share") > 1 + WITHIN, pl.col("bound_share") <= 1 + WITHIN)
     print(f"\n{faster.height:,} are faster than their operators one by one, and slower than the bound.")
-    off = judge(tables, in_use(tables, told.accepted) if file else held_out(tables))
+    times = in_use(tables, told.accepted) if file else held_out(tables)
+    sizes = held.select(predicted="metric", calibration_id="engine", error="relative_error")
+    off = judge(tables, pl.concat([times, sizes], how="diagonal"))
     problems = [p for p in (_judge(answered, exceptions(tables)), off) if p]
     if problems:
         raise CalcError("\n".join(problems))

@@ -180,18 +180,17 @@ def test_caches_hold_as_many_tokens_as_engines_say() -> None:
 
 
 def test_peak_memory_is_that_of_engines() -> None:
-    """A median error of 5 % over every row, nine in ten within 16 %; 15 % of runs that report what they allocated.
+    """A median error of 5 %, nine in ten within 15 %.
 
-    The other rows are what nvidia-smi shows. Rows of transformers and llama.cpp among these, whose memory is weights,
-    cache and the process, are within 10 % but where the source says no cause (8-bit weights of Mistral).
+    Some rows are what nvidia-smi shows. Those of transformers and llama.cpp among them, whose memory is weights, cache
+    and the process, are within 10 % but for one (8-bit weights of Mistral, 2 GB more than of Llama).
     """
     rows = measurements(load()).accepted.filter(metric="peak_memory_bytes")
     found = memory(load(), rows).with_columns(error=pl.col("relative_error").abs())
     assert found.height > 230 and found["error"].median() <= 0.05  # type: ignore[operator]
-    is_shown = pl.col("technique").fill_null("").str.contains("process_memory")
-    allocated, shown = found.filter(~is_shown), found.filter(is_shown)
+    assert found["error"].quantile(0.9, "linear") <= 0.15  # type: ignore[operator]
+    shown = found.filter(pl.col("technique").fill_null("").str.contains("process_memory"))
     assert shown.height == 42
-    assert found["error"].quantile(0.9, "linear") <= 0.16 and allocated["error"].quantile(0.9, "linear") <= 0.15  # type: ignore[operator]
     plain = shown.filter(pl.col("engine_version").is_in(["llama.cpp", "transformers (pytorch)"]))
     assert plain.height == 12 and (plain["error"] > 0.1).sum() == 1
 
@@ -208,6 +207,23 @@ def test_logits_of_every_position_are_in_memory() -> None:
     assert whole - plain == pytest.approx(logits, rel=0.05)
     # 29.65 GB were measured
     assert whole == pytest.approx(29.65e9, rel=0.02)
+
+
+def test_layers_keep_the_sines_and_cosines_of_every_position() -> None:
+    """Qwen2 under transformers 4.38: 2 × 32,768 positions × what is rotated × layers in 16 bits.
+
+    The memory of short prompts, 1 GB to 16 GB, is then within 7 % of what was measured; it was up to 34 % too low.
+    """
+    asked = {"model_id": "Qwen/Qwen2-0.5B", "hardware_id": "nvidia_a100_80gb_sxm", "precision": "bf16"}
+    frame = pl.DataFrame([{**asked, "technique": t, "pp": pp} for pp in (1, 2) for t in (None, "rotary_cache")])
+    reserve = calc.evaluate(frame, by="serving").select("reserve_bytes").collect().to_series()
+    kept = 2 * 32768 * 64 * 24 * 2
+    assert reserve.to_list() == [0, kept, 0, kept / 2]
+    rows = measurements(load()).accepted.filter(
+        pl.col("metric") == "peak_memory_bytes", pl.col("technique").str.contains("rotary_cache")
+    )
+    found = memory(load(), rows)
+    assert found.height == 48 and found["relative_error"].abs().max() < 0.07  # type: ignore[operator]
 
 
 def test_weights_take_what_files_take() -> None:

@@ -82,7 +82,7 @@ def judge(tables: Tables, found: pl.DataFrame) -> str:
     size = pl.col("error").abs()
     groups = found.group_by(GROUP).agg(n=pl.len(), median=size.median(), p90=size.quantile(0.9, "linear")).sort(GROUP)
     groups = groups.join(missed(tables), on=GROUP, how="left", maintain_order="left")
-    print("\nRelative error of calibrated predictions, by group")
+    print("\nRelative error of calibrated predictions and of memory, by group")
     print_frame(groups.select(*GROUP, "n", "median", "p90", aim=_kept()))
     for row in groups.filter(~_kept()).drop_nulls("cause").iter_rows(named=True):
         print(f"  {row['predicted']} of {row['calibration_id']}: {row['cause']}")
