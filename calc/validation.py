@@ -107,7 +107,7 @@ def _print_groups(answered: pl.DataFrame) -> None:
         mbu=pl.col("mbu").median(),
         most_of_bound=pl.col("bound_share").max(),
     )
-    print_frame(grouped.sort("metric", "n", descending=[False, True]))
+    print_frame(grouped.sort("metric", "n", "engine", descending=[False, True, False]))
 
 
 def _print_memory(found: pl.DataFrame) -> None:
@@ -119,7 +119,7 @@ def _print_memory(found: pl.DataFrame) -> None:
     grouped = found.group_by(GROUPED).agg(
         n=pl.len(), median=error.median(), median_absolute=absolute.median(), p90_absolute=absolute.quantile(0.9)
     )
-    print_frame(grouped.sort("metric", "n", descending=[False, True]))
+    print_frame(grouped.sort("metric", "n", "engine", descending=[False, True, False]))
 
 
 def _judge(answered: pl.DataFrame, known: pl.DataFrame) -> str:
