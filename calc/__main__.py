@@ -347,7 +347,7 @@ def _units(table: str) -> dict[str, str]:
 
 
 def _print(found: pl.DataFrame, by: str, own: Sequence[str] = ()) -> None:
-    from calc.calibration.applied import errors_told
+    from calc.calibration.expected import errors_told
 
     table = {"operator": "operators", "stage": "stages", "serving": "serving"}[by]
     units = _units(table)

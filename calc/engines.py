@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from calc.calibration.applied import COLUMN, calibrated, errors_told, is_fitted
+from calc.calibration.applied import calibrated, is_fitted
+from calc.calibration.expected import COLUMN, errors_told
 from calc.display import quantity
 from calc.errors import CalcError, closest
 from calc.explanation import evaluate_cells

@@ -9,7 +9,8 @@ from math import inf
 
 import polars as pl
 
-from calc.calibration.applied import calibrated, errors_told
+from calc.calibration.applied import calibrated
+from calc.calibration.expected import errors_told
 from calc.companions import accompanied, substituted
 from calc.display import quantity
 from calc.errors import CalcError, closest

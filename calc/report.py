@@ -8,7 +8,7 @@ from html import escape
 import polars as pl
 
 import calc
-from calc.calibration.applied import errors_told
+from calc.calibration.expected import errors_told
 from calc.display import quantity
 from calc.loading import load_sheet
 from calc.tables import Tables, load

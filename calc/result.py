@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING
 import polars as pl
 
 from calc import report
-from calc.calibration.applied import errors_told
+from calc.calibration.expected import errors_told
 from calc.display import quantities, quantity
 from calc.engines import engine_command
 from calc.errors import CalcError, closest

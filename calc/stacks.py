@@ -12,7 +12,8 @@ import duckdb
 import polars as pl
 import pyarrow as pa
 
-from calc.calibration.applied import ERRORS, with_fitted
+from calc.calibration.applied import with_fitted
+from calc.calibration.expected import ERRORS
 from calc.dialects import DUCKDB
 from calc.errors import CalcError
 from calc.evaluation import answered

@@ -71,7 +71,7 @@ def _helps(options: argparse.Namespace, asked: Asked) -> None:
     import polars as pl
 
     import calc
-    from calc.calibration.applied import errors_told
+    from calc.calibration.expected import errors_told
     from calc.stacks import what_helps
     from calc.tables import load
 

@@ -13,8 +13,9 @@ from conftest import Run
 from polars.testing import assert_frame_equal
 
 import calc
-from calc.calibration.applied import ANY, PREDICTED, calibrating, errors_of_lines, fitted_parameters, residuals
+from calc.calibration.applied import ANY, calibrating, fitted_parameters
 from calc.calibration.calibrate import calibrate
+from calc.calibration.expected import PREDICTED, errors_of_lines, residuals
 from calc.calibration.judged import by_metric, held_out, in_use, judge, missed
 from calc.errors import CalcError
 from calc.evaluation import answered

@@ -14,7 +14,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 import calc
-from calc.calibration.applied import errors_told
+from calc.calibration.expected import errors_told
 from calc.display import link, quantity
 from calc.evaluation import answered
 from calc.measured import measurements

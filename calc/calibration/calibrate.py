@@ -8,8 +8,9 @@ from pathlib import Path
 
 import polars as pl
 
-from calc.calibration.applied import ANY, CONTINUOUS, IDEAL, MEDIAN, P90, PREDICTED, RESIDUALS, TABLE, schema
-from calc.calibration.applied import residuals as stored_residuals
+from calc.calibration.applied import ANY, CONTINUOUS, IDEAL, TABLE
+from calc.calibration.expected import MEDIAN, P90, PREDICTED, RESIDUALS, schema
+from calc.calibration.expected import residuals as stored_residuals
 from calc.calibration.held_out import residuals, summary
 from calc.calibration.regression import Design, Fitted, bounds, design, fit_engine
 from calc.errors import CalcError

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from calc.calibration.applied import LEFT_OUT, PREDICTED
+from calc.calibration.expected import LEFT_OUT, PREDICTED
 from calc.calibration.regression import Bounds, Design, fit_engine
 
 FEWEST_LEFT = 10

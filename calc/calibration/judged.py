@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from calc.calibration.applied import ANY, LEFT_OUT, PREDICTED, TABLE, residuals
+from calc.calibration.applied import ANY, TABLE
+from calc.calibration.expected import LEFT_OUT, PREDICTED, residuals
 from calc.calibration.regression import design
 from calc.files import parse_csv, read_given
 from calc.measured import measurements

@@ -12,7 +12,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from calc.calibration.applied import CONTINUOUS, PREDICTED, calibrating, fitted_parameters
+from calc.calibration.applied import CONTINUOUS, calibrating, fitted_parameters
+from calc.calibration.expected import PREDICTED
 from calc.errors import CalcError
 from calc.evaluation import answered
 from calc.loading import load_sheet

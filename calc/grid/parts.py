@@ -15,7 +15,8 @@ import polars as pl
 
 import calc
 from calc.axes import product
-from calc.calibration.applied import COLUMN, answerable, residuals
+from calc.calibration.applied import answerable
+from calc.calibration.expected import COLUMN, residuals
 from calc.described import digest, hash_of
 from calc.errors import CalcError
 from calc.evaluation import request

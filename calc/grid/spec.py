@@ -12,7 +12,8 @@ from typing import Any
 
 import polars as pl
 
-from calc.calibration.applied import COLUMN, answerable, calibrations_named, is_fitted, with_fitted
+from calc.calibration.applied import answerable, calibrations_named, is_fitted, with_fitted
+from calc.calibration.expected import COLUMN
 from calc.errors import CalcError, closest
 from calc.expressions import expression
 from calc.formula import FormulaError, Node, adds_up, names, parse

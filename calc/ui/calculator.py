@@ -9,7 +9,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from calc import charts, operator_graph, reproduce
-from calc.calibration.applied import ERRORS, errors_told
+from calc.calibration.expected import ERRORS, errors_told
 from calc.display import capacity, quantity
 from calc.errors import CalcError
 from calc.loading import load_sheet

@@ -8,7 +8,7 @@ import polars as pl
 import streamlit as st
 
 from calc import charts, deployments, reproduce
-from calc.calibration.applied import ERRORS, errors_told
+from calc.calibration.expected import ERRORS, errors_told
 from calc.display import quantity
 from calc.errors import CalcError
 from calc.evaluation import answered

@@ -6,7 +6,7 @@ import polars as pl
 import streamlit as st
 
 from calc import charts, reproduce
-from calc.calibration.applied import errors_told
+from calc.calibration.expected import errors_told
 from calc.display import quantity
 from calc.errors import CalcError
 from calc.ui import answers, own_scenarios, share

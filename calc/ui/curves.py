@@ -9,7 +9,8 @@ import polars as pl
 import streamlit as st
 
 from calc import charts
-from calc.calibration.applied import COLUMN, ERROR_OF, IDEAL, MEDIAN, P90, errors_of_lines
+from calc.calibration.applied import IDEAL
+from calc.calibration.expected import COLUMN, ERROR_OF, MEDIAN, P90, errors_of_lines
 from calc.display import quantities, quantity
 from calc.errors import CalcError
 from calc.questions import stack_of

@@ -6,7 +6,7 @@ import polars as pl
 import streamlit as st
 
 from calc import validation, validation_charts
-from calc.calibration.applied import residuals
+from calc.calibration.expected import residuals
 from calc.calibration.held_out import summary
 from calc.display import quantity
 from calc.errors import CalcError

@@ -8,7 +8,8 @@ from typing import IO
 import polars as pl
 
 from calc.alternatives import NTH_STACK
-from calc.calibration.applied import COLUMN, calibrated, errors_told
+from calc.calibration.applied import calibrated
+from calc.calibration.expected import COLUMN, errors_told
 from calc.errors import CalcError
 from calc.evaluation import answered
 from calc.inputs import fact_columns

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 from xlsxwriter.utility import xl_range_abs
 
-from calc.calibration.applied import COLUMN
+from calc.calibration.expected import COLUMN
 from calc.formula import name
 from calc.inputs import fact_columns
 from calc.questions import ATTENTIONS, UNNAMED, defaults, model_parameters, scenario_columns
