@@ -56,7 +56,7 @@ def page() -> None:
 
 def _controls(question: Question) -> tuple[str, str, str, list[str], tuple[bool, bool], float]:
     words = _words()
-    with st.grid(4, min_column_width=170, vertical_alignment="bottom"):
+    with st.grid(4, min_column_width=190, vertical_alignment="bottom"):
         x = st.selectbox("Over", X, key="x", bind="query-params", format_func=lambda c: words[c].label)
         most = float(
             st.number_input(
