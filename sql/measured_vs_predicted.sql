@@ -21,29 +21,24 @@ with timed as (
             else p.tpot_s
         end as time_s,
         case
-            when m.metric in ('ttft_s', 'prefill_tokens_per_s') then p.prefill_floor_s
-            when m.metric = 'output_tokens_per_s'
-                then coalesce(p.prefill_floor_s, 0) + greatest(m.output_len - 1, 0) * coalesce(p.decode_floor_s, 0)
-            else p.decode_floor_s
-        end as floor_s,
+            when m.metric in ('ttft_s', 'prefill_tokens_per_s') then 1
+            when m.metric = 'output_tokens_per_s' and m.input_len > 0 then 1
+            else 0
+        end as prefills,
         case
-            when m.metric in ('ttft_s', 'prefill_tokens_per_s') then p.prefill_matrix_s
-            when m.metric = 'output_tokens_per_s'
-                then coalesce(p.prefill_matrix_s, 0) + greatest(m.output_len - 1, 0) * coalesce(p.decode_matrix_s, 0)
-            else p.decode_matrix_s
-        end as matrix_s,
-        case
-            when m.metric in ('ttft_s', 'prefill_tokens_per_s') then p.prefill_traffic_s
-            when m.metric = 'output_tokens_per_s'
-                then coalesce(p.prefill_traffic_s, 0) + greatest(m.output_len - 1, 0) * coalesce(p.decode_traffic_s, 0)
-            else p.decode_traffic_s
-        end as traffic_s
+            when m.metric in ('ttft_s', 'prefill_tokens_per_s') then 0
+            when m.metric = 'output_tokens_per_s' then greatest(m.output_len - 1, 0)
+            else 1
+        end as steps,
+        if(prefills > 0, p.prefill_floor_s, 0) + if(steps > 0, steps * p.decode_floor_s, 0) as floor_s,
+        if(prefills > 0, p.prefill_matrix_s, 0) + if(steps > 0, steps * p.decode_matrix_s, 0) as matrix_s,
+        if(prefills > 0, p.prefill_traffic_s, 0) + if(steps > 0, steps * p.decode_traffic_s, 0) as traffic_s
     from measurements as m
     join predictions as p on m.measurement_id = p.measurement_id
 )
 
 select
-    * exclude (matrix_s, traffic_s),
+    * exclude (prefills, steps, matrix_s, traffic_s),
     matrix_s / nullif(measured_s, 0) as mfu,
     traffic_s / nullif(measured_s, 0) as mbu,
     time_s / nullif(measured_s, 0) as roofline_share,
