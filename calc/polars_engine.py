@@ -16,7 +16,7 @@ from calc.questions import ROW, Questions
 from calc.results import Answers, Programs
 from calc.tables import DTYPES, Tables
 
-TILE_ROWS = 1 << 19
+TILE_ROWS = 1 << 20
 """Questions whose results are computed at once: what they rest on is held for so many."""
 FEW = 1000
 """Questions whose results are there before a thread has started."""
@@ -75,8 +75,7 @@ def _side_by_side(found: Points, height: int) -> tuple[pl.DataFrame, pl.Series |
     values = [_wide_values(p, n, computed, texts) + ([] if is_even else _gates(p, n)) for p in programs]
     wide = collected((f.select(*row, *own) for (_, f), own in zip(found, values, strict=True)), height)
     whole = wide[0] if is_in_order else pl.concat(wide).sort(ROW)
-    below = {c: _below(whole, c, n) for c in computed} if height <= FEW else _side(whole, computed, n)
-    below |= {c: pl.Series(c, told, dtype=pl.String).gather(below[c]) for c, told in texts.items()}
+    below = _columns(whole, [*texts, *(c for c in computed if c not in texts)], texts, n, height)
     nth = np.tile(np.arange(n, dtype=np.uint32), whole.height if labels else 0)
     below |= {c: pl.Series(c, told, dtype=DTYPES[dtypes[c]]).gather(nth) for c, told in labels.items()}
     results = pl.DataFrame([below[c] for c in outputs])
@@ -87,10 +86,19 @@ def _side_by_side(found: Points, height: int) -> tuple[pl.DataFrame, pl.Series |
     return results.filter(is_there), pl.Series(ROW, np.repeat(row_of, n)).filter(is_there)
 
 
-def _side(found: pl.DataFrame, columns: list[str], n: int) -> dict[str, pl.Series]:
-    """Return columns of the result rows, one below the other, made side by side."""
+def _columns(
+    found: pl.DataFrame, columns: list[str], texts: dict[str, list[object]], n: int, height: int
+) -> dict[str, pl.Series]:
+    """Return columns of the result rows, one below the other; of many questions side by side."""
+
+    def column(title: str) -> pl.Series:
+        below = _below(found, title, n)
+        return pl.Series(title, texts[title], dtype=pl.String).gather(below) if title in texts else below
+
+    if height <= FEW:
+        return {c: column(c) for c in columns}
     with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
-        return dict(zip(columns, pool.map(lambda c: _below(found, c, n), columns), strict=True))
+        return dict(zip(columns, pool.map(column, columns), strict=True))
 
 
 def _row_labels(programs: list[Program], column: str) -> list[object] | None:

@@ -23,8 +23,8 @@ from calc.formula import Node, is_literal, names
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.intp]
 Flags = npt.NDArray[np.bool_]
-BLOCK = 1024
-"""Configurations at a time: what is computed for them on all devices stays in a core's cache."""
+BLOCK = 4096
+"""Configurations at a time: what is computed for them on all devices stays in a cache, and calls are few."""
 FEW = 8
 """Fewer terms of the same rates are computed device by device: a running sum of them costs more."""
 
@@ -243,7 +243,9 @@ class _Tile:
         for term in terms:
             if not self._is_known(term):
                 self._add_exactly(term)
-            elif len(term.unit) == len(term.other) == 1:
+                continue
+            term = Term(term.weight, self._longest(term.unit), self._longest(term.other))
+            if len(term.unit) == len(term.other) == 1:
                 self._paired(pairs, term)
             elif self._apart:
                 self._add_apart(term)
@@ -255,6 +257,21 @@ class _Tile:
             else:
                 for term in same.terms:
                     self._add_greatest(term)
+
+    def _longest(self, leaves: tuple[Leaf, ...]) -> tuple[Leaf, ...]:
+        """Return times without those that another is longer than, for every configuration on every device."""
+        kept = list(leaves)
+        for leaf in leaves:
+            if any(self._is_shorter(leaf, other) for other in kept if other is not leaf):
+                kept.remove(leaf)
+        return tuple(kept)
+
+    def _is_shorter(self, leaf: Leaf, other: Leaf) -> bool:
+        """Tell whether a time is below another everywhere, by more than what is rounded."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            sizes = np.fmin.reduce(self._size(other) / self._size(leaf))
+            rates = np.fmin.reduce(self._rates.factor(other) / self._rates.factor(leaf))
+            return bool(sizes * rates > 1 + 1e-9)
 
     def _paired(self, pairs: list[_Pairs], term: Term) -> None:
         """Put a term to others of the same rates; where a side is nothing, its rate does not matter."""
