@@ -44,11 +44,11 @@ when x >= 1e6 then printf('%.0fM', x / 1e6) when x >= 1e3 then printf('%.0fK', x
 """How the survey prints a number: 68.7e9 as 69G."""
 
 
-def answers(tables: Tables, batch: Questions, programs: Programs) -> Iterator[Answers]:
+def answers(tables: Tables, batch: Questions, programs: Programs) -> Answers:
     """Return the results of a batch in the questions' order."""
     found = pl.concat([_answer(tables, questions, program) for questions, program in programs])
     whole = found.sort(ROW, "__nth") if len(programs) > 1 else found
-    yield Answers(0, batch.height, whole.drop(ROW, "__nth"), whole[ROW])
+    return Answers(0, batch.height, whole.drop(ROW, "__nth"), whole[ROW])
 
 
 def _answer(tables: Tables, questions: Questions, program: Program) -> pl.DataFrame:

@@ -37,7 +37,7 @@ MANY_STACKS = 6
 class Engine:
     """What answers the questions of a batch, each group by its program."""
 
-    answers: Callable[[Tables, Questions, Programs], Iterator[Answers]]
+    answers: Callable[[Tables, Questions, Programs], Answers]
     """Gives the results in the questions' order."""
     form_of_grids: str
     """The form of programs over many questions that are a grid."""
@@ -63,13 +63,17 @@ class Request:
     told: pl.DataFrame | pl.LazyFrame
     """What comes back beside the answers: the scenarios, and what is to be expected of a calibration."""
 
-    def answers(self, columns: tuple[str, ...]) -> Iterator[Answers]:
-        """Return some results, batch by batch in the questions' order; only what they rest on is computed."""
-        for first, batch in self.questions.batches(UNFOLDED_BATCH_ROWS if self.by == "operator" else BATCH_ROWS):
+    def answers(self, columns: tuple[str, ...], rows: int | None = None) -> Iterator[Answers]:
+        """Return some results, so many ``rows`` of questions at a time, in order; what they rest on is held for those.
+
+        Only what the results rest on is computed.
+        """
+        rows = rows or (UNFOLDED_BATCH_ROWS if self.by == "operator" else BATCH_ROWS)
+        for first, batch in self.questions.batches(rows):
             form = self.engine.form(batch)
             programs = programs_of(self.tables, self.sheets, self.by, columns, batch, form)
             programs = with_companions(self.tables, self.sheet, programs, self.engine)
-            yield from (f._replace(first=first + f.first) for f in self.engine.answers(self.tables, batch, programs))
+            yield self.engine.answers(self.tables, batch, programs)._replace(first=first)
 
 
 def request(
@@ -237,7 +241,7 @@ def answers(
     known = tuple(c for c in columns if scope.find(c) is not None)
     engine = engine or POLARS
     programs = programs_of(tables, sheets, "serving", known, questions, engine.form(questions))
-    return pl.concat(found.frame for found in engine.answers(tables, questions, programs))
+    return engine.answers(tables, questions, programs).frame
 
 
 def _engine(title: str) -> Engine:

@@ -8,7 +8,7 @@ of the model on the latter, and the rest per question.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
@@ -39,14 +39,6 @@ class Known:
     questions: Questions
     configurations: pl.DataFrame
     devices: pl.DataFrame
-
-    def of(self, first: int, tile: Questions) -> Known:
-        """Return it for a tile of the batch, whose configurations follow the ``first`` ones."""
-        if tile.height == self.questions.height:
-            return self
-        ends = np.searchsorted(self.configurations[CONFIGURATION], [first, first + tile.configurations.height])
-        mine = self.configurations[ends[0] : ends[1]].with_columns(pl.col(CONFIGURATION) - first)
-        return replace(self, questions=tile, configurations=mine)
 
 
 def known(tables: Tables, programs: Programs) -> list[Known]:

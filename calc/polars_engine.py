@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -16,8 +16,6 @@ from calc.questions import ROW, Questions
 from calc.results import Answers, Programs
 from calc.tables import DTYPES, Tables
 
-TILE_ROWS = 1 << 20
-"""Questions whose results are computed at once: what they rest on is held for so many."""
 FEW = 1000
 """Questions whose results are there before a thread has started."""
 OPERATORS = 70
@@ -27,21 +25,11 @@ Points = list[tuple[Known, pl.LazyFrame]]
 """Questions of a program, and their rows with what its result rows read."""
 
 
-def answers(tables: Tables, batch: Questions, programs: Programs) -> Iterator[Answers]:
-    """Return the results of a batch in the questions' order, a tile of a grid after the other."""
-    told = known(tables, programs)
-    # the questions of one group of a grid, or those that came with figures of a further model, are not a grid
-    is_grid = batch.is_grid and all(questions.places is None for questions, _ in programs)
-    for first, tile in batch.batches(TILE_ROWS) if is_grid else [(0, batch)]:
-        # what a tile is computed from is not held while its rows are used
-        yield _answered([k.of(first // max(len(batch.devices), 1), tile) for k in told], first, tile.height)
-
-
-def _answered(told: list[Known], first: int, height: int) -> Answers:
-    mine = [k for k in told if k.configurations.height]
-    found = [(k, points(k, is_whole=len(mine) == 1)) for k in mine]
-    rows = _unfolded if mine[0].program.unfolds else _side_by_side
-    return Answers(first, height, *rows(found, height))
+def answers(tables: Tables, batch: Questions, programs: Programs) -> Answers:
+    """Return the results of a batch in the questions' order."""
+    found = [(k, points(k, is_whole=len(programs) == 1)) for k in known(tables, programs)]
+    rows = _unfolded if programs[0][1].unfolds else _side_by_side
+    return Answers(0, batch.height, *rows(found, batch.height))
 
 
 def _unfolded(found: Points, height: int) -> tuple[pl.DataFrame, pl.Series]:

@@ -199,7 +199,7 @@ class Plan:
         """Return the answers to questions, with their own columns: those of each model."""
         ready = request(self.tables, asked.frame, self.spec.by, self.spec.sheet)
         each, begun = asked.own.height, list[pl.DataFrame]()
-        for found in ready.answers(tuple(c for c in self.wanted if c in ready.results)):
+        for found in ready.answers(tuple(c for c in self.wanted if c in ready.results), ROWS[self.spec.by]):
             last = found.first + found.height
             pieces = [_of_model(found, asked.own, model) for model in range(found.first // each, -(-last // each))]
             del found
