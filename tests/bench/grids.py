@@ -162,11 +162,14 @@ def held(pid: int) -> float:
     return own + sum(held(int(child)) for child in children)
 
 
-def built(n_models: int, out: Path) -> tuple[int, float, float, float]:
-    """Build ``full`` over so many models as the command does; return rows, seconds, bytes a row and metric, and MB."""
+def built(n_models: int, n_batches: int, out: Path) -> tuple[int, float, float, float]:
+    """Build ``full`` over so many models and batches as the command does.
+
+    Returns rows, seconds, bytes a row and metric, and MB.
+    """
     spec = tomllib.loads((ROOT / "data/grids/full.toml").read_text())
     models = calc.models()["model_id"].gather_every(max(208 // n_models, 1)).head(n_models).to_list()
-    lists = {**spec["axes"], "model": models}
+    lists = {**spec["axes"], "model": models, "batch": spec["axes"]["batch"][:n_batches]}
     text = f"columns = {spec['columns']}\n[axes]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in lists.items())
     path = out.with_suffix(".toml")
     path.write_text(text)
@@ -239,16 +242,17 @@ def main() -> None:
     rates()
     folder = options.out or Path(tempfile.mkdtemp())
     folder.mkdir(parents=True, exist_ok=True)
-    seconds_of: dict[int, float] = {}
-    for n_models in sorted({2, max(options.models // 10, 3), options.models}):
-        rows, seconds, size, most = built(n_models, folder / f"grid_{n_models}")
-        seconds_of[rows] = seconds
+    builds: list[tuple[int, float]] = []
+    # the same models at three sizes: then what formulas and the start take is the same in each
+    for n_models, n_batches in ((2, 10), *((options.models, n) for n in (2, 5, 10))):
+        rows, seconds, size, most = built(n_models, n_batches, folder / f"grid_{n_models}_{n_batches}")
+        builds.append((rows, seconds))
         print(f"  written: {rows:11,} rows in {seconds:6.1f} s, {rows / seconds / 1e6:.2f} M/s, "
               f"{size:.2f} bytes per metric and row, {most:,.0f} MB in all processes")  # fmt: skip
-    (_, first), (few, short), (many, long) = sorted(seconds_of.items())
-    print(f"  beyond the first {first:.1f} s (start and formulas): {(long - short) / (many - few) * 1e6:.2f} s a million rows, "
-          f"{(short - first) / (few - next(iter(sorted(seconds_of)))) * 1e6:.2f} s before")  # fmt: skip
-    queries(folder / f"grid_{options.models}")
+    _, *(few, some, many) = builds
+    before, after = ((b[1] - a[1]) / (b[0] - a[0]) * 1e6 for a, b in ((few, some), (some, many)))
+    print(f"  a million rows more take {before:.2f} s, then {after:.2f} s: {after / before:.2f} of it")
+    queries(folder / f"grid_{options.models}_10")
     if not options.keep:
         shutil.rmtree(folder)
 
