@@ -17,11 +17,8 @@ import polars as pl
 import streamlit as st
 
 from calc.catalogue import model_row
-from calc.check import check_sheet
 from calc.errors import CalcError
 from calc.files import csv_text, parse_csv
-from calc.importers import model_name, parse_config
-from calc.importers.config import import_config
 from calc.tables import Tables, data_folder, load
 
 FOLDER, EDITS = "data_folder", "edits"
@@ -77,6 +74,8 @@ def _change(write: Callable[[Path], None], told: str, sheet: str | None = None) 
     write(Path(new.name))
     changed = load(new.name)
     if sheet:
+        from calc.check import check_sheet
+
         check_sheet(changed, sheet)
     st.session_state[FOLDER] = new
     st.session_state.setdefault(EDITS, []).append(told)
@@ -108,6 +107,9 @@ def add_rows(table: str, rows: pl.DataFrame, name: str) -> None:
 
 def import_model(content: bytes, name: str) -> tuple[str, list[str]]:
     """Make a configuration a row of this session's models; return its name and what to tell; raises CalcError."""
+    from calc.importers import model_name, parse_config
+    from calc.importers.config import import_config
+
     known = tables()
     config = parse_config(content, name)
     imported = import_config(known, config, model_name(config, name), "user")

@@ -16,7 +16,6 @@ from calc.described import metadata
 from calc.tables import load
 from calc.ui.answers import Word
 from calc.ui.tables import as_read
-from calc.workbook.tables import MOST_ROWS, write_table
 
 # Altair's check of its own specifications takes longer than all else that is drawn: tests do it once for each chart
 disable_debug_mode()
@@ -107,6 +106,8 @@ def _parquet(frame: pl.DataFrame) -> bytes:
 
 
 def _xlsx(frame: pl.DataFrame) -> bytes:
+    from calc.workbook.tables import MOST_ROWS, write_table
+
     file = io.BytesIO()
     write_table(load(), frame.head(MOST_ROWS), file)
     return file.getvalue()

@@ -17,7 +17,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -25,8 +25,9 @@ from playwright.sync_api import Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
 BARE = ROOT / "tests" / "bench" / "bare.py"
+INPUTS = ROOT / "tests" / "bench" / "inputs.py"
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu")
-CHANGES = 40
+CHANGES, PART = 40, 10
 STARTS = 3
 PAGES = ("Curves", "Hardware", "What helps", "Compare", "Survey", "SQL", "Data", "Calculator")
 TITLES = {"Hardware": "Choose hardware", "Calculator": " on "}
@@ -106,26 +107,38 @@ def told(name: str, times: list[float]) -> tuple[float, float]:
     return middle, high
 
 
-def changes(browser_page: Page) -> None:
-    """Compare a change of the Calculator's batch with one of the bare page's slider, in alternating rounds."""
-    ours: list[float] = []
-    theirs: list[float] = []
-    with served(BARE) as (bare, _), served(ROOT / "app.py") as (app, _):
-        awake(bare), awake(app)
-        other = browser_page.context.browser.new_page()
-        drawn(other, bare)
-        drawn(browser_page, app)
-        browser_page.wait_for_timeout(8000)
-        slider, batch = "[role=slider], .st-key-value input", ".st-key-batch input"
-        changed(other, slider, "Square", [None] * 3)
-        changed(browser_page, batch, "Whole answer", ["2", "3", "4"])
-        for part in range(4):
-            some = CHANGES // 4
-            theirs += changed(other, slider, "Square", [None] * some)
-            ours += changed(browser_page, batch, "Whole answer", [str(5 + part * some + k) for k in range(some)])
-        other.close()
-    a, b = told("bare page, a slider", theirs), told("Calculator, its batch", ours)
-    print(f"ratio {b[0] / a[0]:.2f} at the median, {b[1] / a[1]:.2f} at the 95th percentile")
+def changes(page: Page) -> None:
+    """Compare a change of the Calculator's batch with one of the bare page's slider, in alternating rounds.
+
+    A page with the Calculator's inputs alone shows what those take before anything is calculated.
+    """
+    slider, batch = "[role=slider], .st-key-value input", ".st-key-batch input"
+    asked = {
+        "bare page, a slider": (BARE, slider, "Square"),
+        "the Calculator's inputs alone": (INPUTS, batch, "Requests"),
+        "Calculator, its batch": (ROOT / "app.py", batch, "Whole answer"),
+    }
+    times: dict[str, list[float]] = {name: [] for name in asked}
+    with ExitStack() as servers:
+        pages = {}
+        for name, (script, _, figure) in asked.items():
+            where, _ = servers.enter_context(served(script))
+            awake(where)
+            pages[name] = page.context.browser.new_page(viewport={"width": 1280, "height": 900})
+            pages[name].goto(where)
+            pages[name].get_by_test_id("stMetric").filter(has_text=figure).wait_for()
+        page.wait_for_timeout(8000)
+        for nth in range(CHANGES // PART + 1):
+            for name, (_, key, figure) in asked.items():
+                values = [None if key == slider else str(2 + nth * PART + k) for k in range(PART)]
+                took = changed(pages[name], key, figure, values)
+                # the first round warms up
+                times[name] += took if nth else []
+        for opened in pages.values():
+            opened.close()
+    bare, *others = (told(name, taken) for name, taken in times.items())
+    for name, (middle, high) in zip(list(asked)[1:], others, strict=True):
+        print(f"{name}: {middle / bare[0]:.2f} of the bare page at the median, {high / bare[1]:.2f} at p95")
 
 
 def switches(page: Page) -> None:
