@@ -20,12 +20,7 @@ SIDEBARS = ("Calculator", "Curves", "Hardware", "What helps")
 st.set_page_config(page_title="LLM inference calculator", page_icon="📐", layout="wide")
 
 PAGES = (
-    (
-        "calculator",
-        "Calculator",
-        "calculate",
-        "What will this model do on this device? Times, memory, roofline, formulas.",
-    ),
+    ("calculator", "Calculator", "calculate", "What a model does on a device: times, memory, roofline, formulas."),
     ("curves", "Curves", "show_chart", "How a figure changes with batch, length, bits, bandwidth or devices."),
     ("choose_hardware", "Hardware", "memory", "Which deployment keeps your limits at the least cost."),
     ("what_helps", "What helps", "bolt", "Every technique ranked by what it would change, and a stack of them."),
