@@ -37,6 +37,11 @@ def quantity(value: object, unit: str = "", digits: int = 4) -> str:
     return f"{text} {prefix}{short}".strip()
 
 
+def inside(label: str) -> str:
+    """Return a label as it stands inside a sentence: without capitals, but for abbreviations."""
+    return re.sub(r"\b[A-Z](?=[a-z ])", lambda m: m[0].lower(), label)
+
+
 LINKS = (
     (r"(https://[^\s,;]+)", r"\1"),
     (r"arXiv:(\d{4}\.\d{4,5})", r"https://arxiv.org/abs/\1"),

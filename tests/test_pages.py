@@ -222,6 +222,8 @@ def test_techniques_are_ranked_and_added_up() -> None:
     assert set(table(at, 1)["technique"]) == set(wanted.filter(~pl.col("applies"))["technique"])
     assert table(at, 1)["reason"].null_count() == 0
     assert len(charts(at)) == 1
+    now = next(c.value for c in at.caption if c.value.startswith("Now: "))
+    assert "time to first token" in now and "USD per million output tokens" in now
     by_memory = table(set_to(at, "rank_by", "memory"), 0)
     assert by_memory["technique"].to_list() != shown["technique"].to_list()
     assert set(table(set_to(at, "groups", ["compression"]), 0)["technique"]) < set(shown["technique"])

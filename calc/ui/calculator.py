@@ -10,7 +10,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from calc import charts, operator_graph, reproduce
 from calc.calibration.expected import ERRORS, errors_told
-from calc.display import capacity, quantity
+from calc.display import capacity, inside, quantity
 from calc.errors import CalcError
 from calc.loading import load_sheet
 from calc.questions import stack_of
@@ -88,7 +88,7 @@ def _about(question: Question) -> str:
     """Return the size of a model and of a device."""
     device, words = answers.device(question["hardware_id"]), answers.words("hardware")
     told = [f"{quantity(answers.n_parameters(question['model_id']))} parameters"] + [
-        f"{words[c].label.lower()} {shown}"
+        f"{inside(words[c].label)} {shown}"
         for c, shown in (
             ("memory_bandwidth_bytes_per_s", quantity(device["memory_bandwidth_bytes_per_s"], "byte/s")),
             ("memory_capacity_bytes", capacity(device["memory_capacity_bytes"])),

@@ -11,7 +11,7 @@ import streamlit as st
 from calc import charts
 from calc.calibration.applied import IDEAL
 from calc.calibration.expected import COLUMN, ERROR_OF, MEDIAN, P90, errors_of_lines
-from calc.display import quantities, quantity
+from calc.display import inside, quantities, quantity
 from calc.errors import CalcError
 from calc.questions import stack_of
 from calc.ui import answers, session, share
@@ -212,7 +212,7 @@ def _drawn(
         mine = known.filter(stage=stage)
         crossings = crossed(mine, logs, words[y].unit)
         drawn = charts.curves(mine, "x", "y", titles, logs, crossings)
-        title = f"{words[y].label} over {titles[0].lower()}" + (f", {stage}" if stage else "")
+        title = f"{words[y].label} over {inside(titles[0])}" + (f", {stage}" if stage else "")
         share.section(title, f"curves-{stage or 'serving'}", mine, drawn, texts={"python": code})
         share.draw(drawn, key=f"curves-{stage}", alt=title)
         for told in crossings["told"]:

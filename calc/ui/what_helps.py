@@ -9,7 +9,7 @@ import streamlit as st
 
 from calc import charts, reproduce
 from calc.calibration.expected import errors_told
-from calc.display import quantity
+from calc.display import inside, quantity
 from calc.errors import CalcError
 from calc.questions import stack_of
 from calc.stacks import LEFT_OUT, Answered, what_helps
@@ -152,7 +152,7 @@ def _now(serving: pl.DataFrame) -> None:
         "usd_per_million_output_tokens",
         "energy_j_per_token",
     )
-    st.caption("Now: " + " · ".join(f"{words[c].label.lower()} {quantity(row[c], words[c].unit)}" for c in figures))
+    st.caption("Now: " + " · ".join(f"{inside(words[c].label)} {quantity(row[c], words[c].unit)}" for c in figures))
     if told := errors_told(serving):
         st.caption(f":material/target: {told}")
 
