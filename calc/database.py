@@ -82,11 +82,12 @@ def devices_view() -> str:
 
 
 def connect(
-    tables: Tables, grid: str | os.PathLike[str] | None = None, query: str | None = None
+    tables: Tables, grid: str | os.PathLike[str] | None = None, query: str | None = None, is_asked: bool = False
 ) -> duckdb.DuckDBPyConnection:
     """Return a connection with every table, the ``scenarios`` to ask, and every view and macro over them.
 
-    For one ``query`` only the views that it names are there, which takes less time.
+    For one ``query`` only the views that it names are there, which takes less time. Where it ``is_asked``, Polars
+    answers scenarios, not formulas in SQL, which DuckDB takes seconds to bind: for a query of few scenarios.
     """
     from calc.grid.views import GridViews
 
@@ -101,7 +102,11 @@ def connect(
         from calc.stacks import create_functions
 
         create_functions(connection, tables)
-    for view, statement in statements(tables, query, views):
+    if is_asked:
+        from calc.stacks import create_grains
+
+        create_grains(connection, tables)
+    for view, statement in statements(tables, query, views, is_asked):
         if view is None:
             connection.execute(statement)
         else:
@@ -110,7 +115,7 @@ def connect(
 
 
 def statements(
-    tables: Tables, query: str | None = None, grid: GridViews | None = None
+    tables: Tables, query: str | None = None, grid: GridViews | None = None, is_asked: bool = False
 ) -> Iterator[tuple[str | None, str]]:
     """Return what makes ``scenarios``, and the views and macros over it, of the tables: all, or those of a query.
 
@@ -129,14 +134,15 @@ def statements(
     views = dict(sql_views(ROOT / "sql"))
     asked = grid.scenarios() if grid else views["scenarios"]
     del views["scenarios"]
-    every = f"select * from __scenario_columns union all by name ({asked})"
-    yield None, f"create {'view' if grid else 'table'} scenarios as {every}"
     named = _named(query, views)
     grains = {
         view if title == "exact" else f"{title}_{view}": (title, by)
         for title in sheet_names(tables)
         for by, (view, _) in GRAINS.items()
     }
+    is_read = query is None or bool({"scenarios", *grains} & named)
+    every = f"select * from __scenario_columns union all by name ({asked}{'' if is_read else ' limit 0'})"
+    yield None, f"create {'view' if grid else 'table'} scenarios as {every}"
     if query is not None:
         grains = {name: of for name, of in grains.items() if {name, f"{name}_of"} & named}
         views = {view: text for view, text in views.items() if view in named}
@@ -153,7 +159,8 @@ def statements(
             yield None, f"create or replace view {name} as {grid.results()}"
     yield from views.items()
     for name, (title, by) in grains.items():
-        yield None, f"create or replace macro {name}_of(scenario_table) as table {sheet_query(tables, title, by)}"
+        answers = sheet_query(tables, title, by, is_asked)
+        yield None, f"create or replace macro {name}_of(scenario_table) as table {answers}"
 
 
 def _create_view(connection: duckdb.DuckDBPyConnection, view: str, text: str, grid: GridViews | None) -> None:

@@ -28,7 +28,8 @@ from calc.tables import DTYPES, Tables
 
 BATCH_ROWS = 1 << 20
 UNFOLDED_BATCH_ROWS = 1 << 17
-SMALL_ROWS = 1000
+SUMMED_ROWS = 1 << 14
+"""So many questions of a batch at most have their operators as rows, which take memory."""
 MANY_STACKS = 6
 """So many stacks of techniques at once are answered by one program, where there are few questions."""
 
@@ -41,10 +42,13 @@ class Engine:
     """Gives the results in the questions' order."""
     form_of_grids: str
     """The form of programs over many questions that are a grid."""
+    few_rows: int = 1000
+    """So few questions of one program have their operators as rows, which takes the least to compile."""
 
-    def form(self, questions: Questions) -> str:
-        """Return the form of programs that costs the least for so many questions."""
-        if questions.height <= SMALL_ROWS:
+    def form(self, questions: Questions, of: Questions) -> str:
+        """Return the form of a program that costs the least for some questions ``of`` a batch."""
+        share = questions.configurations.height / max(of.configurations.height, 1)
+        if of.height <= SUMMED_ROWS and of.height * share <= self.few_rows:
             return "summed"
         return "wide" if questions.places is not None else self.form_of_grids
 
@@ -70,8 +74,7 @@ class Request:
         """
         rows = rows or (UNFOLDED_BATCH_ROWS if self.by == "operator" else BATCH_ROWS)
         for first, batch in self.questions.batches(rows):
-            form = self.engine.form(batch)
-            programs = programs_of(self.tables, self.sheets, self.by, columns, batch, form)
+            programs = programs_of(self.tables, self.sheets, self.by, columns, batch, self.engine)
             programs = with_companions(self.tables, self.sheet, programs, self.engine)
             yield self.engine.answers(self.tables, batch, programs)._replace(first=first)
 
@@ -171,30 +174,31 @@ def programs_of(
     by: str,
     columns: tuple[str, ...],
     questions: Questions,
-    form: str,
+    engine: Engine,
 ) -> Programs:
-    """Return the questions in groups that one program answers, each with its program in a form."""
+    """Return the questions in groups that one program answers, each with its program in the form that costs least."""
     found = []
     further = model_parameters(tables).keys()
     with uncollected():
-        for sheet, bound, mine in _joined_groups(tables, sheets, questions, form):
+        for sheet, bound, mine in _joined_groups(tables, sheets, questions, engine):
             stages = sheet.stages_read(columns) if by == "serving" else STAGES
-            # what is read of a further model comes row by row: ridge points are a grid's
-            its = "wide" if form == "ridged" and further & sheet.inputs.keys() else form
             for shape, part in shaped(tables, sheet.shaped_as, bound, stages, mine):
+                form = "summed" if sheet.n_alternatives > 1 else engine.form(part, questions)
+                # what is read of a further model comes row by row: ridge points are a grid's
+                its = "wide" if form == "ridged" and further & sheet.inputs.keys() else form
                 found.append((part, compiled(tables, sheet, by, columns, bound, shape, its)))
     return found
 
 
 def _joined_groups(
-    tables: Tables, sheets: dict[tuple[str, ...], Sheet], questions: Questions, form: str
+    tables: Tables, sheets: dict[tuple[str, ...], Sheet], questions: Questions, engine: Engine
 ) -> Iterator[tuple[Sheet, Bound, Questions]]:
     """Return each sheet with what its questions say alike, and those; many stacks asked few questions as one sheet."""
     groups: dict[tuple[Bound, tuple[int, ...]], list[tuple[Sheet, Questions]]] = {}
     further = model_parameters(tables).keys()
     for stack, bound, mine in questions.groups():
         sheet = sheets[stack].compiled_as
-        is_alone = form != "summed" or bool(further & sheet.inputs.keys())
+        is_alone = engine.form(mine, questions) != "summed" or bool(further & sheet.inputs.keys())
         kind = (id(sheet),) if is_alone else (structure(sheet), sheet.shaped_as is sheet)
         groups.setdefault((bound, kind), []).append((sheet, mine))
     for (bound, _), alike in groups.items():
@@ -240,7 +244,7 @@ def answers(
     scope = load_sheet(tables, sheet).serving_scope()
     known = tuple(c for c in columns if scope.find(c) is not None)
     engine = engine or POLARS
-    programs = programs_of(tables, sheets, "serving", known, questions, engine.form(questions))
+    programs = programs_of(tables, sheets, "serving", known, questions, engine)
     return engine.answers(tables, questions, programs).frame
 
 

@@ -153,24 +153,30 @@ def predictions(tables: Tables, frame: pl.DataFrame) -> pl.DataFrame:
     asked = asked.filter(pl.col("metric").is_in([*TIMES, *MEMORY]), has_lengths, pl.col("batch") >= 1)
     joins = (pl.col("metric") == "ttft_s") & pl.col("engine").is_in(JOINING)
     asked = asked.with_columns(batch=pl.when(joins).then(1.0).otherwise("batch")).select("measurement_id", *SCENARIO)
-    many = asked.filter(pl.col("batch") > 1)
-    room = answered(tables, many, "serving", columns=("measurement_id", "max_batch")).filter(pl.col("max_batch") >= 1)
-    asked = asked.join(room, on="measurement_id", how="left", maintain_order="left")
-    asked = asked.with_columns(batch=pl.min_horizontal("batch", "max_batch")).drop("max_batch")
-    figures = answered(tables, asked, "serving", columns=("measurement_id", *FIGURES))
-    columns = ("measurement_id", "pp", "batch", "stage", "floor_s", "time_s", "mfu", "mbu")
-    stages = answered(tables, asked, "stage", columns=columns)
+    # many figures were measured of the same question
+    asked = asked.with_columns(question=pl.struct(SCENARIO).rank("dense"))
+    questions = asked.drop("measurement_id").unique("question", maintain_order=True)
+    figures = answered(tables, questions, "serving", columns=("question", "batch", *FIGURES))
+    waits = (pl.col("max_batch") >= 1) & (pl.col("batch") > pl.col("max_batch"))
+    room = figures.filter(waits).select("question", batch="max_batch")
+    fewer = questions.drop("batch").join(room, on="question", maintain_order="left")
+    figures = figures.filter(waits.fill_null(value=False).not_()).drop("batch")
+    figures = pl.concat([figures, answered(tables, fewer, "serving", columns=("question", *FIGURES))])
+    every = pl.concat([questions.join(room, on="question", how="anti"), fewer.select(questions.columns)])
+    columns = ("question", "pp", "batch", "stage", "floor_s", "time_s", "mfu", "mbu")
+    stages = answered(tables, every, "stage", columns=columns)
     # ranks of a pipeline may all be busy with a part of the batch each
     busy = pl.when(pl.col("stage") == "prefill").then("pp").otherwise(pl.min_horizontal("pp", "batch"))
     named = stages.select(
-        "measurement_id", "stage", floor_s=pl.col("floor_s") / busy,
+        "question", "stage", floor_s=pl.col("floor_s") / busy,
         matrix_s=pl.col("mfu") * pl.col("time_s") / pl.col("pp"),
         traffic_s=pl.col("mbu") * pl.col("time_s") / pl.col("pp"),
-    ).pivot("stage", index="measurement_id", values=list(OF_STAGES))  # fmt: skip
+    ).pivot("stage", index="question", values=list(OF_STAGES))  # fmt: skip
     ordered = {f"{f}_{s}": f"{s}_{f}" for s in ("prefill", "decode") for f in OF_STAGES}
     missing = [pl.lit(None, pl.Float64).alias(c) for c in ordered if c not in named.columns]
-    named = named.with_columns(missing).select("measurement_id", **{new: old for old, new in ordered.items()})
-    return figures.join(named, on="measurement_id", how="left", maintain_order="left")
+    named = named.with_columns(missing).select("question", **{new: old for old, new in ordered.items()})
+    found = asked.select("measurement_id", "question").join(figures, on="question", how="left", maintain_order="left")
+    return found.join(named, on="question", how="left", maintain_order="left").drop("question")
 
 
 def create_tables(connection: duckdb.DuckDBPyConnection, tables: Tables) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from functools import lru_cache
 
 import polars as pl
 
@@ -40,7 +42,7 @@ Row = dict[str, str]
 
 def stack(tables: Tables, techniques: tuple[str, ...]) -> tuple[str, ...]:
     """Return a stack with what each technique includes before it; raises CalcError for one unknown, or there twice."""
-    rows = {r["technique_id"]: r for r in tables["techniques"].iter_rows(named=True)}
+    rows = _techniques(tables)
     found: list[str] = []
     for technique in techniques:
         if technique not in rows:
@@ -53,6 +55,20 @@ def stack(tables: Tables, techniques: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(found)
 
 
+@lru_cache(maxsize=16)
+def _techniques(tables: Tables) -> Mapping[str, Mapping[str, str]]:
+    return {r["technique_id"]: r for r in tables["techniques"].iter_rows(named=True)}
+
+
+@lru_cache(maxsize=16)
+def _patches(tables: Tables) -> Mapping[str, list[Mapping[str, str]]]:
+    """Return the patches of each technique."""
+    found: dict[str, list[Mapping[str, str]]] = {}
+    for patch in tables["patches"].iter_rows(named=True):
+        found.setdefault(patch["technique_id"], []).append(patch)
+    return found
+
+
 def apply(tables: Tables, title: str, rows: dict[str, list[Row]], techniques: tuple[str, ...]) -> None:
     """Change a sheet's lists of rows as a stack of techniques says, in order; raises CalcError or SheetError.
 
@@ -60,11 +76,10 @@ def apply(tables: Tables, title: str, rows: dict[str, list[Row]], techniques: tu
     """
     rows[INPUTS] = []
     touched: dict[tuple[str, str, str], str] = {}
-    about = {r["technique_id"]: r for r in tables["techniques"].iter_rows(named=True)}
+    about = _techniques(tables)
     _refuse_unmeasured(tables, title, [t for t in techniques if about[t]["group"] == FITTED], techniques)
     for technique in techniques:
-        patches = [p for p in tables["patches"].iter_rows(named=True) if p["technique_id"] == technique]
-        own = [p for p in patches if p["sheet"] == title]
+        own = [p for p in _patches(tables).get(technique, []) if p["sheet"] == title]
         if not own:
             raise CalcError(f"technique {technique!r} has no meaning on the sheet {title!r}; use the sheet 'exact'")
         for patch in own:
@@ -97,7 +112,7 @@ def apply_to_question(
                 _patch(title, rows, patch, touched)
 
 
-def _refusal(technique: dict[str, str], title: str) -> dict[str, str]:
+def _refusal(technique: Mapping[str, str], title: str) -> dict[str, str]:
     """Return the patch that says why a technique means nothing for a question."""
     said = f"{technique['technique_id']}: {technique['otherwise']}".replace("'", "''")
     formula = (
@@ -109,7 +124,7 @@ def _refusal(technique: dict[str, str], title: str) -> dict[str, str]:
 
 
 def _patch(
-    title: str, rows: dict[str, list[Row]], patch: dict[str, str], touched: dict[tuple[str, str, str], str]
+    title: str, rows: dict[str, list[Row]], patch: Mapping[str, str], touched: dict[tuple[str, str, str], str]
 ) -> None:
     technique, file, key, column = patch["technique_id"], patch["file"], patch["key"], patch["column"] or ""
     where = f"technique {technique}, {file}.{key}"
@@ -158,7 +173,7 @@ def _input(rows: list[Row], key: str) -> None:
         rows.append({"cell": key, "formula": f"{GIVEN}{key}", "source_id": "definition", **blank})
 
 
-def _add(rows: list[Row], hits: list[Row], patch: dict[str, str], where: str) -> None:
+def _add(rows: list[Row], hits: list[Row], patch: Mapping[str, str], where: str) -> None:
     column = patch["column"] or ""
     if not rows or column not in rows[0]:
         raise SheetError("patches.csv", where, f"there is no column {column!r}")

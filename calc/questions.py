@@ -79,13 +79,13 @@ class Questions:
             found.setdefault((stack_of(row[0]), bound), []).append(row)
         if len(found) == 1:
             return [(*key, self) for key in found]
-        every = []
-        for key, rows in found.items():
-            kept = pl.DataFrame(rows, schema=told.select(keys).schema, orient="row")
-            mine = told.join(kept, on=keys, how="semi", nulls_equal=True).select(CONFIGURATION)
-            mine = self.configurations.join(mine, on=CONFIGURATION, how="semi", maintain_order="left")
-            every.append((*key, replace(self, configurations=mine)))
-        return every
+        numbers = pl.DataFrame(
+            [(*row, nth) for nth, rows in enumerate(found.values()) for row in rows],
+            schema={**told.select(keys).schema, "__group": pl.UInt32}, orient="row",
+        )  # fmt: skip
+        nth = told.join(numbers, on=keys, how="left", nulls_equal=True, maintain_order="left")["__group"]
+        groups = self.configurations.with_columns(nth).partition_by("__group", as_dict=True, include_key=False)
+        return [(*key, replace(self, configurations=groups[(i,)])) for i, key in enumerate(found)]
 
     def pairs(self) -> pl.LazyFrame:
         """Return one row per question: ``__row``, ``__configuration``, ``__device``."""

@@ -27,8 +27,12 @@ def shown_columns(tables: Tables, title: str, by: str) -> dict[str, str]:
 
 
 @lru_cache(maxsize=64)
-def sheet_query(tables: Tables, title: str, by: str) -> str:
-    """Return DuckDB's SELECT of one grain of one sheet over ``query_table(scenario_table)``, self-contained."""
+def sheet_query(tables: Tables, title: str, by: str, is_asked: bool = False) -> str:
+    """Return DuckDB's SELECT of one grain of one sheet over ``query_table(scenario_table)``, self-contained.
+
+    Where it ``is_asked``, the function of the grain (``create_grains``) gives the results, not formulas in SQL: the
+    sooner, the fewer scenarios there are.
+    """
     found = shown_columns(tables, title, by)
     numbers = [c for c, rule in scenario_columns(tables).items() if rule["dtype"] == "number"]
     cast = ", ".join(f'cast("{c}" as double) as "{c}"' for c in numbers)
@@ -49,7 +53,7 @@ select * replace ({{
 from canonical)"""
     keys = ", ".join(f"__asked.{k}" for k in KEYS)
     results = ", ".join(f'"{c}"' for c in found)
-    ctes = ", ".join([questions, *_ctes(tables, title, by, DUCKDB)])
+    ctes = ", ".join([questions, *(_asked_ctes(title, by) if is_asked else _ctes(tables, title, by, DUCKDB))])
     return f"with {ctes} select {keys}, unnest(__asked.asked), {results} from answers order by {ROW}, __nth"
 
 
@@ -68,6 +72,15 @@ select *, row_number() over (order by {columns}) as __n, struct(*) as __asked fr
 def _ctes(tables: Tables, title: str, by: str, dialect: Dialect) -> list[str]:
     program = compiled(tables, load_sheet(tables, title), by, tuple(shown_columns(tables, title, by)))
     return program_ctes(program, joined_facts(tables, program, QUESTIONS, dialect), "__asked", dialect)
+
+
+def _asked_ctes(title: str, by: str) -> list[str]:
+    rows = f"__{by}(to_json(__asked.asked), '{title}')"
+    return [
+        f"answered as (select __asked, {ROW}, {rows} as __rows from {QUESTIONS})",
+        f"answers as (select __asked, {ROW}, generate_subscripts(__rows, 1) as __nth, "
+        "unnest(__rows, recursive := true) from answered)",
+    ]
 
 
 def _canonical(tables: Tables, dialect: Dialect, refusals: list[str]) -> str:

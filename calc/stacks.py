@@ -18,6 +18,7 @@ from calc.dialects import DUCKDB
 from calc.errors import CalcError
 from calc.evaluation import answered
 from calc.loading import load_sheet
+from calc.program import GRAINS
 from calc.questions import scenario_columns, stack_of
 from calc.results import result_columns, uncollected
 from calc.tables import DTYPES, ROOT, Tables
@@ -98,18 +99,41 @@ def _create(connection: duckdb.DuckDBPyConnection, tables: Tables, answers: Answ
         return listed(answers(scenarios.to_pylist(), techniques.to_pylist()), answer)
 
     def stage_answers(scenarios: pa.ChunkedArray, sheets: pa.ChunkedArray) -> pa.Array:
-        return listed(_stages(tables, scenarios.to_pylist(), sheets.to_pylist()), stage)
+        return listed(_rows(tables, "stage", list(stage), scenarios.to_pylist(), sheets.to_pylist()), stage)
 
-    for function, takes, gives in ((technique_answers, "varchar[]", answer), (stage_answers, "varchar", stage)):
-        fields = ", ".join(f"{c} {DUCKDB.type(t)}" for c, t in gives.items())
-        connection.create_function(
-            function.__name__,
-            function,
-            ["varchar", takes],
-            f"struct({fields})[]",
-            type="arrow",
-            null_handling="special",
-        )  # type: ignore[call-overload]
+    _create_function(connection, technique_answers, "varchar[]", answer)
+    _create_function(connection, stage_answers, "varchar", stage)
+
+
+def create_grains(connection: duckdb.DuckDBPyConnection, tables: Tables) -> None:
+    """Make ``__operator(scenario, sheet)``, ``__stage`` and ``__serving`` known to a connection.
+
+    ``scenario`` is a row of scenarios as JSON. Each gives a list with a struct for each row of the scenario's answer,
+    with every result column of the grain; those that the sheet does not have are NULL.
+    """
+    for by in GRAINS:
+        _create_function(connection, _grain(tables, by), "varchar", result_columns(tables, by))
+
+
+def _grain(tables: Tables, by: str) -> Callable[[pa.ChunkedArray, pa.ChunkedArray], pa.Array]:
+    """Return the function that answers scenarios at a grain."""
+    gives = result_columns(tables, by)
+
+    def rows(scenarios: pa.ChunkedArray, sheets: pa.ChunkedArray) -> pa.Array:
+        return listed(_rows(tables, by, list(gives), scenarios.to_pylist(), sheets.to_pylist()), gives)
+
+    rows.__name__ = f"__{by}"
+    return rows
+
+
+def _create_function(
+    connection: duckdb.DuckDBPyConnection, function: Callable[..., pa.Array], takes: str, gives: dict[str, str]
+) -> None:
+    """Make a function of a scenario and something else known to a connection; it gives a list of structs."""
+    fields = ", ".join(f'"{c}" {DUCKDB.type(t)}' for c, t in gives.items())
+    connection.create_function(
+        function.__name__, function, ["varchar", takes], f"struct({fields})[]", type="arrow", null_handling="special"
+    )  # type: ignore[call-overload]
     close_at_exit(connection)
 
 
@@ -152,16 +176,18 @@ def _answers(tables: Tables, scenarios: list[str], techniques: list[list[str | N
     return [[{**rows[(nth, t)], "technique": t} for t in ids] for nth, ids in enumerate(techniques)]
 
 
-def _stages(tables: Tables, scenarios: list[str], sheets: list[str]) -> list[list[dict[str, object]]]:
-    """Return for each scenario a row per stage under its sheet."""
+def _rows(
+    tables: Tables, by: str, columns: list[str], scenarios: list[str], sheets: list[str]
+) -> list[list[dict[str, object]]]:
+    """Return for each scenario some columns of the rows of its answer under its sheet."""
     known = scenario_columns(tables)
-    asked = [{c: v for c, v in json.loads(s).items() if c in known} for s in scenarios]
+    asked = [{c: v for c, v in json.loads(s).items() if c in known and v is not None} for s in scenarios]
     frame = pl.DataFrame(asked, infer_schema_length=None).with_columns(
         nth=pl.int_range(pl.len()), of_sheet=pl.Series(sheets)
     )
     found: list[list[dict[str, object]]] = [[] for _ in scenarios]
     for (sheet,), questions in frame.group_by("of_sheet", maintain_order=True):
-        rows = answered(tables, questions.drop("of_sheet"), "stage", str(sheet), ("nth", *STAGE, *ERRORS[1:]))
+        rows = answered(tables, questions.drop("of_sheet"), by, str(sheet), ("nth", *columns))
         for row in rows.iter_rows(named=True):
             found[row.pop("nth")].append(row)
     return found

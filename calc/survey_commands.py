@@ -61,7 +61,7 @@ def _queried(query: str) -> pl.DataFrame:
     from calc.database import connect
     from calc.tables import load
 
-    connection = connect(load(), query=query)
+    connection = connect(load(), query=query, is_asked=True)
     found: pl.DataFrame = connection.sql(query).pl()
     connection.close()
     return found

@@ -7,6 +7,7 @@ import random
 
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
 import calc
 from calc.formula import ZERO, name, number
@@ -173,13 +174,28 @@ def test_rows_keep_their_answers_however_their_facts_are_joined() -> None:
 def test_models_of_several_shapes_in_one_grid_keep_their_rows() -> None:
     """Each shape is another program, of one model or of several: the rows come back in the order asked."""
     asked = calc.scenarios(model=["opt-125m", "llama-2-7b", "llama-3-8b"], hardware=["a100", "h100"],
-                           batch=list(range(1, 201)))  # fmt: skip
+                           batch=list(range(1, 1201)))  # fmt: skip
     found = calc.evaluate(asked, by="serving").select("model_id", "hardware_id", "batch", "tpot_s").collect()
     rows = asked.collect()
     assert found.select(rows.columns).equals(rows)
-    for row in found.gather_every(151).iter_rows(named=True):
+    for row in found.gather_every(907).iter_rows(named=True):
         own = calc.evaluate(calc.scenarios(**{k.removesuffix("_id"): row[k] for k in rows.columns}), by="serving")
         assert own.select("tpot_s").collect().item() == pytest.approx(row["tpot_s"], rel=1e-12)
+
+
+def test_few_questions_beside_many_keep_their_rows() -> None:
+    """Programs of a batch have the form that suits their own questions: some written out, some with rows to add up."""
+    many = calc.scenarios(model="llama-3-8b", hardware=["a100", "h100"], batch=list(range(1, 1001)))
+    few = calc.scenarios(model=MODELS["latent attention, experts"], hardware=["h100", "a100"], batch=[1, 64, 9000])
+    asked = pl.concat([many, few]).collect().sample(fraction=1, shuffle=True, seed=3)
+    for by, columns in (("serving", ["ttft_s", "tpot_s", "max_batch"]), ("stage", ["time_s", "memory_bytes", "bound"])):
+        found = calc.evaluate(asked, by=by).select(*asked.columns, *columns).collect()
+        is_few = pl.col("model_id") == MODELS["latent attention, experts"]
+        for part in (asked.filter(is_few), asked.filter(~is_few)):
+            alone = calc.evaluate(part, by=by).select(*asked.columns, *columns).collect()
+            mine = found.join(part, on=asked.columns, how="semi", maintain_order="left")
+            assert mine.height == alone.height > 0
+            assert_frame_equal(mine, alone, rel_tol=1e-12, abs_tol=0)
 
 
 def test_duckdb_answers_a_large_grid_too() -> None:
@@ -200,7 +216,7 @@ def test_a_further_model_is_asked_in_grids_too(technique: str) -> None:
     """What is read of it comes row by row, which ridge points cannot do: the same as one by one."""
     grid = calc.scenarios(
         model=["llama-2-7b", "opt-6.7b"], hardware=calc.hardware()["hardware_id"].to_list(), technique=technique,
-        batch=[1, 8, 64], input_len=[100, 2000],
+        batch=[1, 2, 4, 8, 64], input_len=[100, 2000],
     )  # fmt: skip
     found = calc.evaluate(grid, by="serving").select("tpot_s", "ttft_s").collect()
     places = list(range(0, found.height, 97))

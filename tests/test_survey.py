@@ -9,6 +9,7 @@ import duckdb
 import polars as pl
 import pytest
 from conftest import ROOT, Run
+from polars.testing import assert_frame_equal
 
 import calc
 
@@ -193,6 +194,28 @@ def test_every_figure_has_a_chart(name: str) -> None:
     shown = {row["sheet"] for rows in drawn["datasets"].values() for row in rows if "sheet" in row}
     titles = {c.get("title") for c in drawn.get("hconcat", [])}
     assert {"exact", "llm_viewer"} <= shown | titles
+
+
+@pytest.mark.parametrize("name", ["operators", "stages", "serving", "llm_viewer_operators"])
+def test_what_is_asked_of_polars_is_what_formulas_in_sql_give(name: str) -> None:
+    """The same columns, types and rows, with the keys that tell questions apart."""
+    from calc.database import connect
+    from calc.tables import load
+
+    query = (
+        "with asked as (select unnest(['meta-llama/Llama-2-7b-hf', 'opt-125m', null]) as model_id, 'a6000' as "
+        f"hardware_id, unnest([1, 7, 9]) as batch, 'mine' as own) select * from {name}_of('asked') where own = 'mine'"
+    )
+    by_both = [connect(load(), query=query, is_asked=asked) for asked in (False, True)]
+    for connection in by_both:
+        with pytest.raises(duckdb.Error, match="names no model"):
+            connection.sql(query).fetchall()
+    query = query.replace(", null", ", 'opt-350m'")
+    formulas, asked = (connection.sql(query).pl() for connection in by_both)
+    assert formulas.height == asked.height > 2
+    assert_frame_equal(asked, formulas, rel_tol=1e-12, abs_tol=0)
+    for connection in by_both:
+        connection.close()
 
 
 def table_1() -> pl.DataFrame:

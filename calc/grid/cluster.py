@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 STAGING = ".spark"
 """Where executors write, in the dataset's folder: drivers and workers share it."""
 ASKED = "__asked_"
+WIDE = replace(POLARS, form_of_grids="wide", few_rows=0)
+"""Says which programs Spark answers: those without sums over rows."""
 SETTINGS = {
     # a formula that divides by nothing is unknown, not an error
     "spark.sql.ansi.enabled": "false",
@@ -131,7 +134,7 @@ class Job:
         by, sheet = plan.spec.by, plan.spec.sheet
         ready = request(tables, asked.frame, by, sheet)
         columns = tuple(c for c in ready.results if c in plan.wanted)
-        programs = programs_of(tables, ready.sheets, by, columns, ready.questions, "wide")
+        programs = programs_of(tables, ready.sheets, by, columns, ready.questions, WIDE)
         for mine, program in with_companions(tables, sheet, programs, POLARS):
             yield self._answers(mine, program, asked.own)
 

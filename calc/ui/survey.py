@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import duckdb
 import polars as pl
 import streamlit as st
 
@@ -95,13 +96,19 @@ def _controls(name: str, text: str) -> dict[str, str | int]:
 
 @st.cache_data(max_entries=64, show_spinner=False)
 def _asked(name: str, said: tuple[tuple[str, str | int], ...], version: Version) -> pl.DataFrame:
-    text = _queries()[name]
-    connection = connect(load(version[0]), query=text)
+    # variables are the cursor's own, so the next question does not find them
+    cursor = _connected(version).cursor()
     for column, value in said:
-        connection.execute(f"set variable {column} = ?", [value])
-    found: pl.DataFrame = connection.sql(text).pl()
-    connection.close()
+        cursor.execute(f"set variable {column} = ?", [value])
+    found: pl.DataFrame = cursor.sql(_queries()[name]).pl()
+    cursor.close()
     return found
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _connected(version: Version) -> duckdb.DuckDBPyConnection:
+    """Return a connection with what all queries name."""
+    return connect(load(version[0]), query="\n".join(_queries().values()), is_asked=True)
 
 
 def _drawn(name: str, text: str, said: dict[str, str | int], found: pl.DataFrame) -> None:
