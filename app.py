@@ -8,7 +8,7 @@ from importlib import import_module
 
 import streamlit as st
 
-from calc.ui import grids, spreadsheet
+from calc.ui import grids, spreadsheet, warm
 
 # scripts run beside the thread that sends the page's files, which asks for the interpreter hundreds of times: a tenth
 # of a millisecond each, not five
@@ -55,3 +55,4 @@ chosen.run()
 spreadsheet.button(has_sidebar=chosen.title in SIDEBARS)
 # once the first page is drawn
 grids.start()
+warm.start()

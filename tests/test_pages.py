@@ -20,7 +20,8 @@ from calc.evaluation import answered
 from calc.measured import measurements
 from calc.stacks import what_helps
 from calc.tables import ROOT, load
-from calc.ui import curves
+from calc.ui import curves, survey, warm
+from calc.ui.answers import Question
 from calc.ui.data_page import merged
 from calc.validation import compared
 
@@ -89,6 +90,19 @@ def test_each_control_changes_the_curves(key: str, value: object) -> None:
         at = set_to(at, "x", "input_len")
     before = charts(at)
     assert before and charts(set_to(at, key, value)) != before
+
+
+def test_what_slow_pages_need_is_made_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then nothing is asked again; a question that has no answer is left for its page to tell."""
+    asked = Question((("model_id", SMALL), ("hardware_id", "nvidia_a100_80gb_sxm")))
+    version = (str(load().folder), 1, 1)
+    monkeypatch.setattr(warm, "SLOW", ("choose_hardware", "survey"))
+    warm.make(asked, version)
+    monkeypatch.setattr(survey, "connect", None)
+    monkeypatch.setattr(survey, "_connected", None)
+    assert survey._asked("table_1", (), version).height == 48
+    monkeypatch.setattr(warm, "SLOW", ("choose_hardware", "what_helps"))
+    warm.make(Question((("model_id", "none such"), ("hardware_id", "a6000"))), version)
 
 
 def test_curves_are_the_calculators() -> None:

@@ -72,6 +72,16 @@ def page() -> None:
     connection.close()
 
 
+def warm(question: Question, version: Version) -> None:
+    """Make what a first visit waits for: the program of the usual policy on as many deployments."""
+    tables = load(version[0])
+    policy = tables["parameters"].filter(parameter=POLICY)["technique_id"].to_list()
+    devices = tables["hardware"].filter(pl.col("kind").is_in(KINDS))["hardware_id"].to_list()
+    asked = {"model_id": question["model_id"], "technique": "+".join(policy) or None}
+    precisions = [p for p in PRECISIONS if p in tables["precisions"]["precision_id"]]
+    _answered(_frozen({**asked, "users": 50, "precisions": precisions, "devices": devices}), 8, version)
+
+
 def _workload() -> dict[str, Any]:
     words = answers.words("scenarios")
     found: dict[str, Any] = {"model_id": model(words["model_id"])}

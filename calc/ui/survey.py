@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 import duckdb
 import polars as pl
@@ -13,7 +14,7 @@ from calc.errors import CalcError
 from calc.survey_charts import CHARTS
 from calc.tables import ROOT, load
 from calc.ui import answers, share
-from calc.ui.answers import Version, Word
+from calc.ui.answers import Question, Version, Word
 from calc.ui.question import device_names
 
 FOLDER = ROOT / "sql" / "survey"
@@ -41,7 +42,12 @@ def page() -> None:
     _drawn(name, text, said, found)
 
 
-@st.cache_resource
+def warm(_question: Question, version: Version) -> None:
+    """Make what a first visit waits for: the connection, and the programs of the first table."""
+    _asked(next(iter(_queries())), (), version)
+
+
+@lru_cache(maxsize=1)
 def _queries() -> dict[str, str]:
     texts = {p.stem: p.read_text(encoding="utf-8") for p in FOLDER.glob("*.sql")}
     numbered = sorted(

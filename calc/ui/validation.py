@@ -13,7 +13,7 @@ from calc.errors import CalcError
 from calc.measured import measurements
 from calc.tables import load
 from calc.ui import answers, share
-from calc.ui.answers import Version, Word
+from calc.ui.answers import Question, Version, Word
 
 METRICS = {
     "decode_tokens_per_s_per_user": "Decode, one user", "tpot_s": "Time per output token",
@@ -76,6 +76,11 @@ def page() -> None:
     _groups(answered)
     _calibrations()
     _beyond(answered, chosen.height - answered.height)
+
+
+def warm(_question: Question, version: Version) -> None:
+    """Make what a first visit waits for: every prediction."""
+    _compared(version)
 
 
 @st.cache_data(max_entries=4, show_spinner=False)

@@ -48,6 +48,11 @@ def page() -> None:
         st.error(str(error), title="This question has no answer", icon=":material/error:")
 
 
+def warm(question: Question, version: Version) -> None:
+    """Make what a first visit waits for: the programs of every technique, and its answers."""
+    what_helps(load(version[0]), dict(question.scenario), known=_kept(question, version))
+
+
 def _stack(question: Question) -> None:
     """Draw what each technique of the sidebar's stack adds to those before it."""
     stack = stack_of(str(question["technique"] or ""))
@@ -172,10 +177,7 @@ def _groups() -> list[str]:
 
 def _answered(question: Question, groups: tuple[str, ...], version: Version) -> pl.DataFrame:
     """Return what every technique of some groups would change; what was answered before is not asked again."""
-    known = _known()
-    answered = known.setdefault((question, version), {})
-    while len(known) > KEPT:
-        known.pop(next(iter(known)))
+    answered = _kept(question, version)
     bar = st.progress(0.0, BUSY)
     try:
         told = bar.progress
@@ -184,7 +186,16 @@ def _answered(question: Question, groups: tuple[str, ...], version: Version) -> 
         bar.empty()
 
 
-@st.cache_resource
+def _kept(question: Question, version: Version) -> Answered:
+    """Return where the answers to a question are kept; the oldest go."""
+    known = _known()
+    answered = known.setdefault((question, version), {})
+    while len(known) > KEPT:
+        known.pop(next(iter(known)))
+    return answered
+
+
+@st.cache_resource(show_spinner=False)
 def _known() -> dict[tuple[Question, Version], Answered]:
     return {}
 

@@ -29,7 +29,9 @@ INPUTS = ROOT / "tests" / "bench" / "inputs.py"
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu")
 CHANGES, PART = 40, 10
 STARTS = 3
-PAGES = ("Curves", "Hardware", "What helps", "Compare", "Survey", "SQL", "Data", "Calculator")
+WARM_MS = 30_000
+"""How long a first visitor looks at the first page, while the server makes what others need."""
+PAGES = ("Curves", "Hardware", "What helps", "Compare", "Survey", "Validation", "SQL", "Data", "Calculator")
 TITLES = {"Hardware": "Choose hardware", "Calculator": " on "}
 """Headings that are not the page's name in the navigation."""
 HEADED = """(text) => [...document.querySelectorAll('[data-testid=stMain] h2')].some((h) => h.innerText.includes(text)
@@ -146,7 +148,7 @@ def switches(page: Page) -> None:
     with served(ROOT / "app.py") as (app, _):
         awake(app)
         drawn(page, app)
-        page.wait_for_timeout(8000)
+        page.wait_for_timeout(WARM_MS)
         for round_ in ("first", "again", "again"):
             for name in PAGES:
                 start = time.perf_counter()
