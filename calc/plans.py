@@ -43,16 +43,44 @@ class Known:
 
 def known(tables: Tables, programs: Programs) -> list[Known]:
     """Return each program with what it knows of its questions' configurations and of devices."""
-    every = [_setups(tables, questions, program) for questions, program in programs]
-    halves = []
-    for (questions, program), setups in zip(programs, collected(every, 0), strict=True):
-        halves += [_facts(tables, questions, program, setups), _devices(tables, questions, program, setups)]
-    found = collected(halves, max(questions.configurations.height for questions, _ in programs))
+    deployed = [_deployed(tables, questions, program) for questions, program in programs]
+    facts = [
+        _facts(tables, questions, program, setups)
+        for (questions, program), (setups, _) in zip(programs, deployed, strict=True)
+    ]
+    found = collected(facts, max(questions.configurations.height for questions, _ in programs))
     # a join keeps no order
     return [
-        Known(program, questions, facts.sort(CONFIGURATION), devices)
-        for (questions, program), facts, devices in zip(programs, found[::2], found[1::2], strict=True)
+        Known(program, questions, mine.sort(CONFIGURATION), devices)
+        for (questions, program), mine, (_, devices) in zip(programs, found, deployed, strict=True)
     ]
+
+
+def _deployed(tables: Tables, questions: Questions, program: Program) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the setups among questions, and each device × setup, with what a program knows of them."""
+    setups = questions.configurations.select(_chosen(program)).unique(maintain_order=True)
+    if setups.height > 1:
+        return _on_devices(tables, program, setups, questions.devices)
+    return _of_one(tables, program, setups.row(0), tuple(setups.schema.items()), tuple(questions.devices))
+
+
+@lru_cache(maxsize=256)
+def _of_one(
+    tables: Tables,
+    program: Program,
+    setup: tuple[object, ...],
+    schema: tuple[tuple[str, pl.DataType], ...],
+    devices: tuple[int, ...],
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return what a program knows of one setup: one question after the other asks the same deployment."""
+    return _on_devices(tables, program, pl.DataFrame([setup], schema=dict(schema), orient="row"), list(devices))
+
+
+def _on_devices(
+    tables: Tables, program: Program, setups: pl.DataFrame, devices: list[int]
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    (found,) = collected([_setups(tables, setups, program)], 0)
+    return found, collected([_devices(tables, devices, program, found)], 0)[0]
 
 
 def collected(frames: Iterable[pl.LazyFrame], rows: int) -> list[pl.DataFrame]:
@@ -75,11 +103,11 @@ def _facts(tables: Tables, questions: Questions, program: Program, setups: pl.Da
     return facts.select(CONFIGURATION, NTH_SETUP, *sorted(kept))
 
 
-def _devices(tables: Tables, questions: Questions, program: Program, setups: pl.DataFrame) -> pl.LazyFrame:
+def _devices(tables: Tables, asked: list[int], program: Program, setups: pl.DataFrame) -> pl.LazyFrame:
     """Return each device × setup with what the sheet says of them: a grid's devices in their order, else all."""
     devices = tables["hardware"].with_row_index(DEVICE)
-    if questions.devices:
-        devices = devices[questions.devices]
+    if asked:
+        devices = devices[asked]
     frame = devices.with_row_index(NTH).lazy().join(setups.lazy(), how="cross")
     for level in program.levels("device"):
         frame = frame.with_columns(expressions(level))
@@ -174,9 +202,8 @@ def _chosen(program: Program) -> list[str]:
     return [*FORMATS, *(d for d in DEGREES if d in program.inputs)]
 
 
-def _setups(tables: Tables, questions: Questions, program: Program) -> pl.LazyFrame:
-    """Return each setup among questions, numbered, with what a program reads and computes of it."""
-    setups = questions.configurations.select(_chosen(program)).unique(maintain_order=True)
+def _setups(tables: Tables, setups: pl.DataFrame, program: Program) -> pl.LazyFrame:
+    """Return setups, numbered, with what a program reads and computes of them."""
     frame = _with_formats(tables, setups.with_row_index(NTH_SETUP).lazy(), program.inputs)
     for level in program.levels("setup"):
         frame = frame.with_columns(expressions(level))

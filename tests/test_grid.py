@@ -260,6 +260,27 @@ def test_damage_is_found_and_mended(tmp_path: Path, run: Run, grid: Path) -> Non
     assert said.returncode == 2 and "asked again" in said.stderr
 
 
+def test_files_are_in_order() -> None:
+    """By every column, whatever its type and range: as a sort has it, equal rows as they come."""
+    from calc.grid.parts import _order
+
+    some = random.Random(5)
+    n = 2000
+    keys = pl.DataFrame(
+        {
+            "input_len": [some.choice([1, 7, 10**9, None]) for _ in range(n)],
+            "hardware_id": pl.Series([some.choice("cab") for _ in range(n)], dtype=pl.Enum(["c", "a", "b"])),
+            "technique": [some.choice(["b", None, "a"]) for _ in range(n)],
+            "share": [some.choice([0.5, -1.0, None]) for _ in range(n)],
+            **{f"many_{i}": [some.randrange(-(10**15), 10**15) for _ in range(n)] for i in range(4)},
+            "empty": pl.Series([None] * n, dtype=pl.Int32),
+        }
+    )
+    for frame in (keys, keys.select("input_len", "technique", "hardware_id"), keys.select("empty"), keys.clear()):
+        wanted = frame.with_row_index("place").sort(frame.columns, maintain_order=True)["place"]
+        assert _order(frame).to_list() == wanted.to_list()
+
+
 def test_row_hashes_know_rows_not_their_order() -> None:
     """The hash of rows is that of their set, up to the last bits."""
     frame = pl.DataFrame({"a": [1.0, 2.0, None], "b": ["x", None, "y"]})

@@ -229,7 +229,11 @@ class Plan:
         kept = whole.select(*self.keys, *(c for c in self.stored if c in whole.columns))
         if is_in_order:
             order, keys = self._order(part, kept)
-            return pl.concat([keys, kept.drop(self.keys)[order]], how="horizontal")
+            results = kept.drop(self.keys).get_columns()
+            # each column goes as soon as its copy is there: rows take as much memory as their computation
+            del rows, whole, kept
+            results.reverse()
+            return keys.hstack([results.pop().gather(order) for _ in range(len(results))])
         types = {c: t for c, t in self._types.items() if c in kept.columns}
         return kept.cast(pl.Schema({**kept.schema, **types})).sort(
             [c for c in self._sorted if c in kept.columns], maintain_order=True
@@ -257,8 +261,8 @@ class Plan:
         # what one model's rows are sorted by is another's where each question has one row, and the same are kept
         is_of_all = self._are_alike and self.spec.by == "serving"
         if known not in self._orders or not is_of_all:
-            places = rows.select(self.keys).with_row_index("__place").sort(self._sorted, maintain_order=True)
-            self._orders = {known: (places["__place"], places.drop("__place"))}
+            places = _order(rows.select(c for c in self._sorted if c in rows.columns))
+            self._orders = {known: (places, rows.select(self.keys)[places])}
         return self._orders[known]
 
     def asked_by(self, parts: list[Part]) -> Iterator[Asked]:
@@ -300,6 +304,32 @@ def _of_model(found: Answers, own: pl.DataFrame, nth: int) -> pl.DataFrame:
         mine = found.frame[ends[0] : ends[1]]
         keys = own[question[ends[0] : ends[1]] - a]
     return pl.concat([keys, mine], how="horizontal")
+
+
+def _order(keys: pl.DataFrame) -> pl.Series:
+    """Return the places of rows by all columns, the first one first, unknown before known; equal rows as they come.
+
+    As by a sort of the columns, in a fraction of its memory.
+    """
+    found, most = pl.zeros(keys.height, pl.Int64, eager=True), 1
+    for column in (*keys.get_columns(), pl.int_range(keys.height, eager=True)):
+        place, n = _places(column)
+        if most * n > 1 << 62:
+            found, most = _places(found.rank("dense"))
+        found, most = found * n + place, most * n
+    return found.arg_sort()
+
+
+def _places(column: pl.Series) -> tuple[pl.Series, int]:
+    """Return a column's values as places from 0 on, unknown the first, and how many places there are."""
+    value = column.to_physical() if isinstance(column.dtype, pl.Enum) else column
+    if not value.dtype.is_integer():
+        value = value.rank("dense")
+    value = value.cast(pl.Int64)
+    least, greatest = (int(v or 0) for v in value.to_frame("").select(least=pl.min(""), greatest=pl.max("")).row(0))
+    if greatest - least > len(column):
+        return _places(value.rank("dense"))
+    return (value - (least - 1)).fill_null(0), greatest - least + 2
 
 
 def _compact(column: pl.Series, texts: set[str]) -> pl.Series:
