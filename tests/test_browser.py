@@ -302,6 +302,8 @@ def test_every_page_gives_the_question_as_a_live_spreadsheet(page: Page, url: st
     assert shown["tpot_s"] == pytest.approx(wanted["tpot_s"][0], rel=1e-12)
     for name in ("Curves", "Hardware", "What helps", "Compare", "Survey", "Validation", "SQL", "Data"):
         page.get_by_test_id("stTopNavLink").filter(has_text=re.compile(f"{name}$")).first.click()
+        expect(page.get_by_test_id("stHeading").first).to_contain_text(name, ignore_case=True, timeout=PATIENCE_MS)
+        settled(page)
         expect(page.get_by_role("button", name=re.compile("Live spreadsheet"))).to_be_visible(timeout=PATIENCE_MS)
 
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 import polars as pl
 import streamlit as st
 
@@ -10,8 +15,7 @@ from calc.calibration.expected import residuals
 from calc.calibration.held_out import summary
 from calc.display import quantity
 from calc.errors import CalcError
-from calc.measured import measurements
-from calc.tables import load
+from calc.tables import ROOT, load
 from calc.ui import answers, share
 from calc.ui.answers import Question, Version, Word
 
@@ -85,8 +89,18 @@ def warm(_question: Question, version: Version) -> None:
 
 @st.cache_data(max_entries=4, show_spinner=False)
 def _compared(version: Version) -> pl.DataFrame:
-    tables = load(version[0])
-    return validation.compared(tables, measurements(tables).accepted)
+    """Return measurements beside predictions; raises CalcError.
+
+    Programs for all measured models take ten seconds and half a gigabyte that nothing else here needs: a process of
+    its own has them, and ends.
+    """
+    with TemporaryDirectory() as folder:
+        found = Path(folder) / "found.parquet"
+        command = [sys.executable, "-m", "calc", "--data", version[0], "sql", "from measured_vs_predicted"]
+        done = subprocess.run([*command, "--output", str(found)], cwd=ROOT, capture_output=True, text=True)
+        if done.returncode:
+            raise CalcError(done.stderr.strip().removeprefix("error: "))
+        return pl.read_parquet(found)
 
 
 def _chosen(found: pl.DataFrame) -> pl.DataFrame:
