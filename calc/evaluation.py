@@ -20,9 +20,9 @@ from calc.companions import accompanied, substituted
 from calc.errors import CalcError
 from calc.loading import load_companion_sheet, load_sheet
 from calc.program import STAGES, result_scope
-from calc.questions import Bound, Questions, model_parameters, prepare
+from calc.questions import CONFIGURATION, Bound, Questions, model_parameters, prepare
 from calc.results import Answers, Programs, compiled, result_columns, uncollected
-from calc.shapes import shaped
+from calc.shapes import Shape, shaped, shared
 from calc.sheet import Sheet
 from calc.tables import DTYPES, Tables
 
@@ -32,6 +32,10 @@ SUMMED_ROWS = 1 << 14
 """So many questions of a batch at most have their operators as rows, which take memory."""
 MANY_STACKS = 6
 """So many stacks of techniques at once are answered by one program, where there are few questions."""
+MANY_SHAPES = 5
+"""So many shapes of models too, which a program each would take longer to compile than to answer,"""
+RARE_ROWS = 4
+"""where each is asked so little."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,7 @@ class Engine:
 
     def form(self, questions: Questions, of: Questions) -> str:
         """Return the form of a program that costs the least for some questions ``of`` a batch."""
-        share = questions.configurations.height / max(of.configurations.height, 1)
-        if of.height <= SUMMED_ROWS and of.height * share <= self.few_rows:
+        if of.height <= SUMMED_ROWS and _height(questions, of) <= self.few_rows:
             return "summed"
         return "wide" if questions.places is not None else self.form_of_grids
 
@@ -182,7 +185,7 @@ def programs_of(
     with uncollected():
         for sheet, bound, mine in _joined_groups(tables, sheets, questions, engine):
             stages = sheet.stages_read(columns) if by == "serving" else STAGES
-            for shape, part in shaped(tables, sheet.shaped_as, bound, stages, mine):
+            for shape, part in _joined_shapes(shaped(tables, sheet.shaped_as, bound, stages, mine), questions, engine):
                 form = "summed" if sheet.n_alternatives > 1 else engine.form(part, questions)
                 # what is read of a further model comes row by row: ridge points are a grid's
                 its = "wide" if form == "ridged" and further & sheet.inputs.keys() else form
@@ -214,6 +217,23 @@ def _joined(alike: list[tuple[Sheet, Questions]]) -> tuple[Sheet, Questions]:
     sheets = list(dict.fromkeys(sheet for sheet, _ in alike))
     nth = [mine.configurations.with_columns(pl.lit(float(sheets.index(s))).alias(NTH_STACK)) for s, mine in alike]
     return joined(tuple(sheets)), replace(alike[0][1], configurations=pl.concat(nth))
+
+
+def _height(questions: Questions, of: Questions) -> float:
+    """Return about how many some questions ``of`` a batch are."""
+    return of.height * questions.configurations.height / max(of.configurations.height, 1)
+
+
+def _joined_shapes(
+    found: list[tuple[Shape, Questions]], questions: Questions, engine: Engine
+) -> list[tuple[Shape, Questions]]:
+    """Return questions by their models' shapes, with those together that are asked little of many shapes."""
+    rare = [p for p in found if _height(p[1], questions) <= RARE_ROWS and engine.form(p[1], questions) == "summed"]
+    if len(rare) < MANY_SHAPES:
+        return found
+    whole = pl.concat(part.configurations for _, part in rare).sort(CONFIGURATION)
+    together = shared(frozenset(shape for shape, _ in rare)), replace(rare[0][1], configurations=whole)
+    return [p for p in found if p not in rare] + [together]
 
 
 def _deciding(tables: Tables, sheet: Sheet, questions: Questions) -> Bound:

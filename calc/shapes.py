@@ -65,6 +65,13 @@ def shaped(
     ]
 
 
+@lru_cache(maxsize=64)
+def shared(shapes: frozenset[Shape]) -> Shape:
+    """Return what several shapes decide alike: a program of that answers the models of all."""
+    first, *others = (shape.decided for shape in shapes)
+    return Shape({place: node for place, node in first.items() if all(o.get(place) == node for o in others)})
+
+
 @lru_cache(maxsize=256)
 def model_shapes(tables: Tables, sheet: Sheet, bound: Bound, stages: tuple[str, ...]) -> Shapes:
     """Return the shapes of models under one sheet, in questions that all say the same."""

@@ -198,6 +198,17 @@ def test_few_questions_beside_many_keep_their_rows() -> None:
             assert_frame_equal(mine, alone, rel_tol=1e-12, abs_tol=0)
 
 
+@pytest.mark.parametrize("by", ["serving", "stage", "operator"])
+def test_models_of_many_shapes_together_answer_as_each_alone(by: str) -> None:
+    """One program has the operators of them all, and each question those of its model."""
+    models = [*MODELS.values(), *calc.models()["model_id"].gather_every(19)]
+    asked = calc.scenarios(model=list(dict.fromkeys(models)), hardware="h200", tp=[1, 2], input_len=700, output_len=50)
+    whole = calc.evaluate(asked, by=by).collect()
+    one_by_one = pl.concat(calc.evaluate(rows, by=by).collect() for rows in asked.collect().partition_by("model_id"))
+    assert whole["model_id"].n_unique() > 14
+    assert_frame_equal(whole, one_by_one, rel_tol=1e-12, abs_tol=0)
+
+
 def test_duckdb_answers_a_large_grid_too() -> None:
     """It has no sums by ridge point: its programs are written out, and give the same."""
     asked = calc.scenarios(model="llama-3-8b", hardware=["a100", "h100", "rtx-4090"], batch=list(range(1, 400)))
