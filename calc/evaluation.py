@@ -228,12 +228,12 @@ def _joined_shapes(
     found: list[tuple[Shape, Questions]], questions: Questions, engine: Engine
 ) -> list[tuple[Shape, Questions]]:
     """Return questions by their models' shapes, with those together that are asked little of many shapes."""
-    rare = [p for p in found if _height(p[1], questions) <= RARE_ROWS and engine.form(p[1], questions) == "summed"]
+    rare = {s: q for s, q in found if _height(q, questions) <= RARE_ROWS and engine.form(q, questions) == "summed"}
     if len(rare) < MANY_SHAPES:
         return found
-    whole = pl.concat(part.configurations for _, part in rare).sort(CONFIGURATION)
-    together = shared(frozenset(shape for shape, _ in rare)), replace(rare[0][1], configurations=whole)
-    return [p for p in found if p not in rare] + [together]
+    whole = pl.concat(part.configurations for part in rare.values()).sort(CONFIGURATION)
+    together = shared(frozenset(rare)), replace(questions, configurations=whole)
+    return [(shape, part) for shape, part in found if shape not in rare] + [together]
 
 
 def _deciding(tables: Tables, sheet: Sheet, questions: Questions) -> Bound:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import csv
+import gc
 import os
 import shutil
 import subprocess
@@ -23,6 +25,12 @@ ROOT = Path(__file__).resolve().parent.parent
 settings.register_profile("fixed", derandomize=True)
 settings.register_profile("explore", derandomize=False)
 settings.load_profile("fixed")
+
+
+def pytest_sessionfinish() -> None:
+    """Spare pytest its last five looks through millions of formulas, for which its workers are not waited for."""
+    gc.freeze()
+    atexit.register(gc.unfreeze)
 
 
 @dataclass(frozen=True)
