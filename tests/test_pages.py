@@ -335,6 +335,15 @@ def test_measurements_stand_beside_predictions() -> None:
     assert "No measurement is left" in at.info[0].value
 
 
+def test_measurements_that_cannot_be_read_are_named(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page says which file and column, as the command line does."""
+    table = data / "measurements.csv"
+    table.write_text(table.read_text(encoding="utf-8").replace("measurement_id,", "measurement,", 1), encoding="utf-8")
+    monkeypatch.setenv("CALC_DATA", str(data))
+    at = opened("validation")
+    assert "measurements.csv" in at.error[0].value and "measurement_id" in at.error[0].value
+
+
 def test_a_calibration_is_chosen() -> None:
     """The figures are the engine's, with the error to be expected; a link keeps it; outside of what was measured is said."""
     ideal = opened("calculator", model="Qwen/Qwen3-32B", hardware="h100", tp="2")

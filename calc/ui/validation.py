@@ -99,7 +99,8 @@ def _compared(version: Version) -> pl.DataFrame:
         command = [sys.executable, "-m", "calc", "--data", version[0], "sql", "from measured_vs_predicted"]
         done = subprocess.run([*command, "--output", str(found)], cwd=ROOT, capture_output=True, text=True)
         if done.returncode:
-            raise CalcError(done.stderr.strip().removeprefix("error: "))
+            said = done.stderr.strip().rpartition("\n")[2].removeprefix("error: ")
+            raise CalcError(said or f"the process that asks them ended with {done.returncode}")
         return pl.read_parquet(found)
 
 
