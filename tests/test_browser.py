@@ -311,11 +311,14 @@ def test_rows_of_a_spreadsheet_are_pasted(page: Page, url: str) -> None:
     """Onto the first cell of the page's own rows: as many rows as were copied, each answered."""
     page.goto(f"{url}compare?many=Your+own+rows")
     expect(page.get_by_role("button", name="Live spreadsheet: 1 scenario")).to_be_visible(timeout=PATIENCE_MS)
+    settled(page)
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.evaluate("navigator.clipboard.writeText('opt-125m\\th100\\t16\\nopt-1.3b\\ta100\\t8\\nopt-6.7b\\ta100\\t1')")
     box = page.locator("[data-testid=stDataFrame] canvas").first.bounding_box()
     assert box is not None
     page.mouse.click(box["x"] + 80, box["y"] + HEAD + ROW / 2)
+    # as a hand would: the table draws what is selected first
+    page.wait_for_timeout(300)
     page.keyboard.press("Control+v")
     expect(page.get_by_role("button", name="Live spreadsheet: 3 scenarios")).to_be_visible(timeout=PATIENCE_MS)
     expect(page.locator("[data-testid=stAlertContentError]")).to_have_count(0)
