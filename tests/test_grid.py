@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import shutil
@@ -426,6 +427,8 @@ WRONG = {
     "shrinking range": (with_axes(batch={"from": 1, "to": 9, "factor": 0.5}), "never gets"),
     "backward range": (with_axes(batch={"from": 9, "to": 1, "step": 1}), "1 is below 9"),
     "half a range": (with_axes(batch={"from": 9, "step": 1}), "a range is"),
+    "a range of no number": (with_axes(batch={"from": 1, "to": math.nan, "step": 1}), "a range is"),
+    "a range beyond all": (with_axes(batch={"from": 1, "to": 10**9, "step": 1}), "has 1,000,000,000 values"),
     "wrong kind": (with_axes(batch=["many"]), "'many' is not a number"),
     "out of range": (with_axes(batch=[0]), "0 is below 1"),
     "unknown technique": (with_axes(technique=["magic"]), "unknown technique 'magic'"),

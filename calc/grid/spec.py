@@ -252,7 +252,8 @@ def _range(given: Mapping[str, object], where: str) -> list[object]:
     step = "factor" if "factor" in given else "step"
     wanted = {"from", "to", step}
     numbers = [given.get(k) for k in ("from", "to", step)]
-    if set(given) != wanted or not all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers):
+    is_told = all(isinstance(n, int | float) and not isinstance(n, bool) and math.isfinite(n) for n in numbers)
+    if set(given) != wanted or not is_told:
         raise CalcError(f"{where}: a range is {{from, to, step}} or {{from, to, factor}}, all numbers")
     low, high, by = (float(str(n)) for n in numbers)
     if (by <= 0) if step == "step" else (by <= 1 or low <= 0):
@@ -260,8 +261,8 @@ def _range(given: Mapping[str, object], where: str) -> list[object]:
     if high < low:
         raise CalcError(f"{where}: {high:g} is below {low:g}")
     n = (high - low) / by if step == "step" else math.log(high / low, by)
-    if n > LONGEST:
-        raise CalcError(f"{where}: has {n:,.0f} values; an axis has at most {LONGEST:,}")
+    if n >= LONGEST:
+        raise CalcError(f"{where}: has {n + 1:,.0f} values; an axis has at most {LONGEST:,}")
     values = [low + by * i if step == "step" else low * by**i for i in range(int(n + 1e-9) + 1)]
     return [int(v) if v == int(v) else v for v in values]
 
